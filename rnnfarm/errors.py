@@ -1,0 +1,74 @@
+"""The error types, and the exit code that the command line gives for each.
+
+Every message is one sentence that names what was wrong, where, and how to mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+
+class RnnfarmError(Exception):
+    """Base of every error that rnnfarm raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RunError(RnnfarmError):
+    """A run failed: its loss became NaN, a file could not be written, …"""
+
+    exit_code = 1
+
+
+class JobError(RnnfarmError):
+    """A wrong job, or wrong usage; carries every sentence that is wrong with it."""
+
+    exit_code = 2
+
+    def __init__(self, errors: str | Sequence[str]) -> None:
+        self.errors: list[str] = [errors] if isinstance(errors, str) else list(errors)
+        super().__init__("\n".join(self.errors))
+
+
+class PluginError(RnnfarmError):
+    """A plugin or one of its parts is missing, unknown or broken."""
+
+    exit_code = 3
+
+
+class CellError(PluginError):
+    """A mistake in the equations of a cell, a loss or an optimizer."""
+
+
+class DeviceError(RnnfarmError):
+    """A device, a kernel for it or a cluster is not there."""
+
+    exit_code = 4
+
+
+class DataError(RnnfarmError):
+    """A dataset, a shard or a checkpoint is missing or damaged."""
+
+    exit_code = 5
+
+
+class Interrupted(RnnfarmError):  # noqa: N818  (it is no error of the run)
+    """The user stopped the run; its checkpoint is written."""
+
+    exit_code = 130
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about the unknown ``name``: the nearest name, or all names.
+
+    >>> suggestion("lstn", ["lstm", "gru"])
+    "did you mean 'lstm'?"
+    """
+    import difflib
+
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there are none"
