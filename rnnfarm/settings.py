@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
+import reprlib
 import sys
+import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -61,7 +64,7 @@ class Part:
 
     def settings(self) -> dict[str, Any]:
         """Return the resolved settings as plain JSON-able values."""
-        return {name: _plain(getattr(self, name)) for name in declared(type(self))}
+        return {name: plain(getattr(self, name)) for name in declared(type(self))}
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{k}={v!r}" for k, v in self.settings().items())
@@ -118,23 +121,65 @@ def validate(model: type[BaseModel], settings: Mapping[str, Any]) -> BaseModel:
     """
     import json
 
-    return model.model_validate_json(json.dumps(_plain(settings)), strict=True)
+    return model.model_validate_json(json.dumps(plain(settings)), strict=True)
 
 
-def problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
-    """Return ``(dotted path, what is wrong)`` for every error that pydantic found in ``model``."""
-    known = set(model.model_fields)
-    return [(".".join(map(str, e["loc"])), _sentence(e, known)) for e in error.errors()]
+def problems(
+    error: ValidationError, model: type[BaseModel], also_known: Iterable[str] = ()
+) -> list[tuple[str, str]]:
+    """Return ``(dotted path, what is wrong and the mend)`` for each error found in ``model``.
+
+    ``also_known`` holds keys that may stand beside the model's own, for the suggestions.
+    """
+    found: dict[str, list[str]] = {}
+    for each in error.errors():
+        place, described, known = _place(model, each["loc"])
+        sentence = _sentence(each, {*known, *also_known})
+        if described:
+            sentence = f"should be {described}, not {reprlib.repr(each['input'])}"
+            found.setdefault(place, [sentence])
+        else:
+            found.setdefault(place, []).append(sentence)
+    return [(place, "; or ".join(sentences)) for place, sentences in found.items()]
+
+
+def _place(
+    model: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[str, str | None, set[str]]:
+    """Return the path of an error, what should be there, and the names of the fields beside it.
+
+    pydantic reports each member of a union; the path ends at the union, described by its field.
+    """
+    fields = dict(model.model_fields)
+    for depth, key in enumerate(location[:-1]):
+        field = fields.get(str(key))
+        if isinstance(key, int) or field is None:
+            continue
+        members = [a for a in typing.get_args(field.annotation) if a is not type(None)]
+        if typing.get_origin(field.annotation) in (typing.Union, types.UnionType) and members[1:]:
+            return ".".join(map(str, location[: depth + 1])), field.description, set()
+        inner = _model_in(field.annotation)
+        fields = dict(inner.model_fields) if inner else {}
+    return ".".join(map(str, location)), None, set(fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, typing.get_args(annotation))), None)
 
 
 def _sentence(error: Any, known: set[str]) -> str:
     if error["type"] == "extra_forbidden":
-        return f"unknown setting; {suggestion(str(error['loc'][-1]), known)}"
+        return f"unknown key; {suggestion(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
-        return "this setting is required; give it a value"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:].replace("valid array", "list")
-    return f"{message.replace('input should', 'should')}, not {error['input']!r}"
+        return "is required; give it a value"
+    message = re.sub(r"^(Value error, |\w+ (?=should))", "", str(error["msg"]))
+    message = re.sub(r" after validation, not \d+$", "", message)
+    message = message.replace("valid array", "list").replace("an object", "a table")
+    return f"{message}, not {reprlib.repr(error['input'])}"
 
 
 def _settings_model(part: type[Part]) -> type[BaseModel]:
@@ -156,12 +201,12 @@ def _settings_model(part: type[Part]) -> type[BaseModel]:
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return ``value`` as JSON has it: tuples as lists, paths and dates as text."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, PurePath):

@@ -1,0 +1,100 @@
+"""What must hold between the keys of a job, each by itself being right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rnnfarm import job as tables
+from rnnfarm.job import Table
+
+Problem = tuple[str, str]
+"""The dotted path of a key, and what is wrong there with the mend."""
+
+
+def cross_checks(sections: Mapping[str, Table]) -> list[Problem]:
+    """Return what is wrong between keys, as far as their sections are right by themselves."""
+    found: list[Problem] = []
+    data, model = sections.get("data"), sections.get("model")
+    training, cluster = sections.get("training"), sections.get("cluster")
+    if isinstance(model, tables.ModelTable):
+        found += _model_checks(model)
+        if isinstance(data, tables.DataTable):
+            found += _direction_checks(data, model)
+    if isinstance(training, tables.TrainingTable):
+        found += _training_checks(training)
+        if isinstance(cluster, tables.ClusterTable):
+            found += _cluster_checks(cluster, training.lanes)
+    return found
+
+
+def _model_checks(model: tables.ModelTable) -> list[Problem]:
+    found = []
+    kind, size = model.input.kind, model.input.size
+    if kind in ("embedding", "linear") and size is None:
+        found.append(("model.input.size", f"is required with kind = '{kind}'; give it a width"))
+    if kind in ("one_hot", "none") and size is not None:
+        found.append(("model.input.size", f"means nothing with kind = '{kind}'; leave it out"))
+    if model.output.tied and kind != "embedding":
+        found.append(
+            (
+                "model.output.tied",
+                f"needs an embedding to tie the output to, and the input's kind is '{kind}'; "
+                "set model.input.kind = 'embedding' or leave it out",
+            )
+        )
+    return found
+
+
+def _direction_checks(data: tables.DataTable, model: tables.ModelTable) -> list[Problem]:
+    if data.mode != "streams":
+        return []
+    return [
+        (
+            f"model.layers.{i}.bidirectional",
+            "cannot be used with data.mode = 'streams', where the future beyond a window is not "
+            "there to be read backwards; set data.mode = 'examples' or leave it out",
+        )
+        for i, layer in enumerate(model.layers)
+        if layer.bidirectional
+    ]
+
+
+def _training_checks(training: tables.TrainingTable) -> list[Problem]:
+    found = []
+    batch, lanes = training.batch, training.lanes
+    if batch % lanes:
+        near = max(lanes, round(batch / lanes) * lanes)
+        found.append(
+            (
+                "training.batch",
+                f"{batch} rows do not divide into {lanes} equal lanes; "
+                f"make it a multiple of training.lanes, such as {near}",
+            )
+        )
+    if training.stride is not None and training.stride > training.window:
+        found.append(
+            (
+                "training.stride",
+                f"{training.stride} is more than the window of {training.window} steps, so that "
+                "steps would be left out; make it at most training.window",
+            )
+        )
+    if training.clip and (training.clip.norm is None) == (training.clip.value is None):
+        found.append(("training.clip", "give exactly one of 'norm' and 'value'"))
+    return found
+
+
+def _cluster_checks(cluster: tables.ClusterTable, lanes: int) -> list[Problem]:
+    workers = cluster.workers
+    least, most = (workers, workers) if isinstance(workers, int) else (workers.min, workers.max)
+    if least > most:
+        return [("cluster.workers", f"min = {least} is more than max = {most}; swap them")]
+    if most > lanes:
+        return [
+            (
+                "cluster.workers",
+                f"{most} workers cannot share {lanes} lane{'s' * (lanes > 1)}; set training.lanes "
+                f"to {most} or more, or use at most {lanes}",
+            )
+        ]
+    return []

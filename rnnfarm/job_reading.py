@@ -1,0 +1,258 @@
+"""From a job file's text to a checked ``Job``: every error is found before any is raised."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rnnfarm import job as tables
+from rnnfarm.errors import JobError, PluginError, suggestion
+from rnnfarm.job import Job, PartTable, Table, without_none
+from rnnfarm.job_checks import Problem, cross_checks
+from rnnfarm.plugins import Registry
+from rnnfarm.settings import plain, problems, validate
+
+SECTIONS: dict[str, type[Table]] = {
+    "data": tables.DataTable,
+    "model": tables.ModelTable,
+    "training": tables.TrainingTable,
+    "cluster": tables.ClusterTable,
+}
+PARTS: dict[str, type[PartTable]] = {
+    "data.build": tables.ReaderTable,
+    "model.layers.*": tables.LayerTable,
+    "model.loss": tables.LossTable,
+    "training.optimizer": tables.OptimizerTable,
+    "training.schedule": tables.ScheduleTable,
+    "training.callbacks.*": tables.CallbackTable,
+}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's content; JobError when it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobError(f"{path}: there is no such job file; check the path") from None
+    except IsADirectoryError:
+        raise JobError(f"{path}: is a folder; give the job file in it") from None
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise JobError(
+            f"{path}: is no UTF-8 text (byte {error.start}); a job is a TOML file"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise JobError(f"{path}: is no valid TOML: {error}; mend the file there") from None
+
+
+def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set ``KEY=VALUE`` pairs in a raw job, in place.
+
+    A value is read as TOML, else as text. A number in a key counts list items from 0.
+    Raises JobError with a sentence for each that cannot be set.
+    """
+    errors = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            errors.append(f"--set {text}: write KEY=VALUE, such as training.steps=100")
+            continue
+        try:
+            _set(raw, key.strip().split("."), _value(value.strip()))
+        except KeyError as error:
+            errors.append(f"--set {text}: {error.args[0]}")
+    if errors:
+        raise JobError(errors)
+
+
+def _value(text: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return table["value"] if list(table) == ["value"] else text
+
+
+def _set(raw: dict[str, Any], path: list[str], value: Any) -> None:
+    here: Any = raw
+    for depth, key in enumerate(path):
+        last = depth == len(path) - 1
+        before = ".".join(path[:depth])
+        slot: Any = key
+        if isinstance(here, list):
+            if not key.isdecimal() or int(key) >= len(here):
+                raise KeyError(f"{before} has {len(here)} items; count them from 0")
+            slot = int(key)
+        elif not isinstance(here, dict):
+            raise KeyError(f"{before} is {here!r}, which has no keys")
+        elif not last:
+            here.setdefault(key, {})
+        if last:
+            here[slot] = value
+        elif isinstance(here[slot], str) and (part := part_at(".".join(path[: depth + 1]))):
+            here[slot] = {part.key: here[slot]}  # loss = "mse", and model.loss.x is set
+        here = here[slot]
+
+
+def part_at(path: str) -> type[PartTable] | None:
+    """Return the table of the part at a dotted path of the job, if there is one."""
+    return PARTS.get(re.sub(r"\.\d+(?=\.|$)", ".*", path))
+
+
+def read_job(raw: Mapping[str, Any], registry: Registry, base: Path, source: str) -> Job:
+    """Check a raw job; see ``Job.from_dict``."""
+    job = _normal(raw)
+    found = _unknown_sections(job)
+    missing: list[Problem] = []
+    _resolve_parts(job, registry, found, missing)
+    sections: dict[str, Table] = {}
+    for name, table in SECTIONS.items():
+        try:
+            sections[name] = validate(table, job[name])  # type: ignore[assignment]
+        except ValidationError as error:
+            found += _section_problems(name, table, error)
+    if isinstance(data := sections.get("data"), tables.DataTable):
+        sections["data"] = _located(data, base)
+    found += cross_checks(sections)
+    _raise(source, found, missing)
+    return Job(**sections)  # type: ignore[arg-type]
+
+
+def _raise(source: str, found: list[Problem], missing: list[Problem]) -> None:
+    sentences = [f"{source}: {path}: {what}" for path, what in found + missing]
+    if found:
+        raise JobError(sentences)
+    if missing:
+        raise PluginError("\n".join(sentences))
+
+
+def _normal(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the raw job with its short forms written out."""
+    job: dict[str, Any] = without_none(plain(raw))
+    for section in SECTIONS:
+        job.setdefault(section, {})
+    training = job["training"]
+    if isinstance(training, dict):
+        training.setdefault("optimizer", {})
+        training.setdefault("schedule", {})
+        clip = training.get("clip")
+        if isinstance(clip, (int, float)) and not isinstance(clip, bool):
+            training["clip"] = {"norm": clip}
+    return job
+
+
+def _unknown_sections(job: dict[str, Any]) -> list[Problem]:
+    """Name every unknown key of the file itself, and take it out."""
+    found = []
+    for key in [key for key in job if key not in SECTIONS]:
+        del job[key]
+        places = [f"{s}.{key}" for s, table in SECTIONS.items() if key in table.model_fields]
+        mend = f"did you mean '{places[0]}'?" if places else suggestion(key, SECTIONS)
+        found.append((key, f"unknown key; {mend}"))
+    return found
+
+
+def _resolve_parts(
+    job: dict[str, Any], registry: Registry, found: list[Problem], missing: list[Problem]
+) -> None:
+    """Move the settings of each part into ``settings``, checked and with their defaults."""
+    for path, holder, slot, table in _part_tables(job):
+        given = {table.key: holder[slot]} if isinstance(holder[slot], str) else holder[slot]
+        if not isinstance(given, dict):
+            continue
+        own = {k: v for k, v in given.items() if k in table.model_fields and k != "settings"}
+        settings = {k: v for k, v in given.items() if k not in own}
+        holder[slot] = own | {"settings": settings}
+        name = own.get(table.key, table.model_fields[table.key].get_default())
+        if not isinstance(name, str):
+            continue
+        try:
+            part = registry.get(table.kind, name)
+            holder[slot]["settings"] = _resolved(part, settings, path, table, found)
+        except PluginError as error:
+            missing.append((f"{path}.{table.key}", str(error)))
+        else:
+            found += _state_problems(path, own, part)
+    _find_kernel(job["training"], registry, missing)
+
+
+def _part_tables(job: dict[str, Any]) -> Iterator[tuple[str, Any, Any, type[PartTable]]]:
+    """Yield the path, the holder, the key and the kind of table of each part in a raw job."""
+    for pattern, table in PARTS.items():
+        section, key = pattern.removesuffix(".*").split(".")
+        holder = job[section]
+        if not isinstance(holder, dict) or key not in holder:
+            continue
+        if not pattern.endswith("*"):
+            yield f"{section}.{key}", holder, key, table
+        elif isinstance(holder[key], list):
+            for i in range(len(holder[key])):
+                yield f"{section}.{key}.{i}", holder[key], i, table
+
+
+def _resolved(
+    part: Any, settings: dict[str, Any], path: str, table: type[PartTable], found: list[Problem]
+) -> dict[str, Any]:
+    model = part.settings_model()
+    taken = sorted((set(table.model_fields) - {"settings"}) & set(model.model_fields))
+    if taken:
+        raise PluginError(
+            f"{part.__module__}.{part.__qualname__} declares the setting '{taken[0]}', which is a "
+            "key of the job file itself; rename the setting"
+        )
+    try:
+        validate(model, settings)
+        resolved: dict[str, Any] = without_none(part(**settings).settings())
+        return resolved
+    except ValidationError as error:
+        keys = set(table.model_fields) - {"settings"}
+        found += [(f"{path}.{where}", what) for where, what in problems(error, model, keys)]
+    except JobError as error:  # a check of the part's own
+        found += [(path, sentence) for sentence in error.errors]
+    return settings
+
+
+def _state_problems(path: str, own: dict[str, Any], cell: Any) -> list[Problem]:
+    """Name the states in a layer's ``zoneout`` that its cell does not have."""
+    zoneout = own.get("zoneout")
+    states = getattr(cell, "states", ())
+    if not isinstance(zoneout, dict):
+        return []
+    return [
+        (f"{path}.zoneout.{name}", f"the cell has no such state; {suggestion(name, states)}")
+        for name in zoneout
+        if name not in states
+    ]
+
+
+def _find_kernel(training: Any, registry: Registry, missing: list[Problem]) -> None:
+    kernel = training.get("kernel", "auto") if isinstance(training, dict) else "auto"
+    if isinstance(kernel, str) and kernel != "auto":
+        try:
+            registry.get("kernels", kernel)
+        except PluginError as error:
+            missing.append(("training.kernel", f"{error}; 'auto' takes the best one"))
+
+
+def _section_problems(name: str, table: type[Table], error: ValidationError) -> list[Problem]:
+    found = []
+    for where, what in problems(error, table):
+        part = part_at(f"{name}.{where}")
+        if part and what.endswith("is required; give it a value"):
+            what = f"is required; give it the name of one of the {part.kind}"
+        found.append((f"{name}.{where}".rstrip("."), what))
+    return found
+
+
+def _located(data: tables.DataTable, base: Path) -> tables.DataTable:
+    """Return the section with its paths made absolute, so that it means the same anywhere."""
+    root = (base / data.base).absolute()
+    path = data.path if "://" in data.path else os.path.normpath(root / data.path)
+    return data.model_copy(update={"base": os.path.normpath(root), "path": path})
