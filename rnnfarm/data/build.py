@@ -1,0 +1,85 @@
+"""Building datasets with a reader."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnfarm.data.dataset import Dataset, open_dataset
+from rnnfarm.data.place import Place
+from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.writer import DatasetWriter, refuse_existing, remove_leftovers
+from rnnfarm.errors import PluginError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+    from rnnfarm.job import Job
+    from rnnfarm.plugins import Registry
+
+    Progress = Callable[[str], None]
+
+EVERY = 1.0  # seconds between two lines of progress
+
+
+def build_dataset(
+    reader: Reader,
+    path: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    filesystem: Any = None,
+) -> Dataset:
+    """Build the dataset `path` from what `reader` reads, and open it.
+
+    `progress` is given lines of text, at most one a second. JobError when `path` exists.
+    """
+    say = progress or (lambda line: None)
+    refuse_existing(Place.of(path, filesystem))
+    for leftover in [] if filesystem is not None else remove_leftovers(path):
+        say(f"removed {leftover}, left behind by a build that was killed")
+    said = time.monotonic()
+    columns = reader.columns()
+    with DatasetWriter(
+        path, columns, vocabularies=reader.vocabularies(), filesystem=filesystem
+    ) as writer:
+        for item in reader.sequences():
+            writer.append(*Sequence(*item))
+            if time.monotonic() - said >= EVERY:
+                said = time.monotonic()
+                say(f"building {path}: {writer.steps:,} steps")
+    dataset = open_dataset(path, filesystem=filesystem)
+    sizes = ", ".join(f"{name} {split.steps:,}" for name, split in dataset.splits.items())
+    say(f"built {path}: {sizes} steps")
+    return dataset
+
+
+def build_from_settings(
+    reader_name: str,
+    settings: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    registry: Registry,
+    progress: Progress | None = None,
+    base: Path | None = None,
+) -> Dataset:
+    """Build a dataset with the reader of that name; paths in its settings are relative to `base`,
+    by default the working directory."""
+    kind = registry.get("readers", reader_name)
+    if not (isinstance(kind, type) and issubclass(kind, Reader)):
+        raise PluginError(f"reader '{reader_name}' is no subclass of rnnfarm.data.Reader")
+    reader = kind(**settings)
+    if base is not None:
+        reader.base = base
+    return build_dataset(reader, path, progress=progress)
+
+
+def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = None) -> Dataset:
+    """Open a job's dataset, or build it first where its folder is absent and the job says how."""
+    build = job.data.build
+    path = job.data.path
+    if build is None or Place.of(path).exists():
+        return open_dataset(path)
+    settings = dict(build)
+    name = settings.pop("reader")
+    return build_from_settings(name, settings, path, registry, progress, job.base)

@@ -1,0 +1,124 @@
+"""A dataset: a folder of shards and its manifest."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rnnfarm.data.manifest import MANIFEST, Column, Manifest, SplitInfo, parse_manifest
+from rnnfarm.data.place import Place
+from rnnfarm.data.shards import verify_shard
+from rnnfarm.data.split import Split
+from rnnfarm.data.vocabulary import Vocabulary
+from rnnfarm.errors import DataError, JobError, suggestion
+
+if TYPE_CHECKING:
+    import os
+
+
+class Dataset:
+    """What a manifest describes; shards are opened when they are first read."""
+
+    def __init__(self, place: Place, manifest: Manifest) -> None:
+        self.place = place
+        self.manifest = manifest
+        self.split = cache(self._split)
+        self.vocabulary = cache(self._vocabulary)
+
+    @property
+    def path(self) -> str:
+        """The path or address that it was opened by."""
+        return self.place.shown
+
+    @property
+    def name(self) -> str | None:
+        """The dataset's name, where it was given one."""
+        return self.manifest.name
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The columns, the first one being a job's input where it names none."""
+        return self.manifest.columns
+
+    @property
+    def splits(self) -> dict[str, SplitInfo]:
+        """The splits, as `train` and `valid`."""
+        return self.manifest.splits
+
+    def _split(self, name: str) -> Split:
+        """The split of that name; JobError when there is none."""
+        if name not in self.splits:
+            raise JobError(f"{self.path}: no split '{name}'; {suggestion(name, self.splits)}")
+        return Split(self.place, name, self.splits[name], self.columns)
+
+    def _vocabulary(self, column: str) -> Vocabulary | None:
+        """The vocabulary of a column; None where its ids have no text."""
+        info = self.manifest.vocabularies.get(column)
+        return None if info is None else Vocabulary(info.unit, info.entries)
+
+    def info(self) -> dict[str, Any]:
+        """What the dataset holds, JSON-able."""
+        columns = {
+            name: {
+                "kind": column.kind,
+                "dtype": column.dtype,
+                "width": column.width,
+                "vocabulary": column.vocabulary,
+                "unit": getattr(self.manifest.vocabularies.get(name), "unit", None),
+            }
+            for name, column in self.columns.items()
+        }
+        splits = {
+            name: {
+                "sequences": split.sequences,
+                "steps": split.steps,
+                "shards": len(split.shards),
+                "bytes": sum(shard.bytes for shard in split.shards),
+            }
+            for name, split in self.splits.items()
+        }
+        return {
+            "path": self.path,
+            "name": self.name,
+            "format": self.manifest.format,
+            "columns": columns,
+            "splits": splits,
+            "steps": sum(split.steps for split in self.splits.values()),
+            "bytes": sum(split["bytes"] for split in splits.values()),
+        }
+
+    def verify(self) -> list[str]:
+        """One sentence for every damaged shard; reads the whole dataset."""
+        shards = [shard for split in self.splits.values() for shard in split.shards]
+        problems = [verify_shard(self.place, shard, self.columns) for shard in shards]
+        return [problem for problem in problems if problem is not None]
+
+
+def open_dataset(path: str | os.PathLike[str], *, filesystem: Any = None) -> Dataset:
+    """Open a dataset by a local path, a URI of pyarrow.fs, or a path on `filesystem`.
+
+    Reads the manifest alone. DataError when there is no dataset or its manifest is damaged.
+    """
+    place = Place.of(path, filesystem)
+    try:
+        return Dataset(place, _manifest(place))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{place.shown}: cannot be read ({error})") from None
+
+
+def _manifest(place: Place) -> Manifest:
+    if place.size(MANIFEST) is not None:
+        return parse_manifest(place.read(MANIFEST), place.show(MANIFEST))
+    if not place.exists():
+        raise DataError(
+            f"{place.shown}: there is no dataset here; build one with `rnnfarm data build`, or mend"
+            " the path"
+        )
+    if any(name.endswith(".arrow") for name in place.names()):
+        raise DataError(
+            f"{place.shown}: shards but no {MANIFEST}, so a build that did not end; remove the"
+            " folder and build the dataset again"
+        )
+    raise DataError(f"{place.shown}: not a dataset, it holds no {MANIFEST}; mend the path")

@@ -1,0 +1,136 @@
+"""Examples: sequences of any length, shuffled, put into batches of like length, and padded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnnfarm.data.window import Window, Windows
+from rnnfarm.errors import JobError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from rnnfarm.data.split import Split
+
+BUCKET_BATCHES = 16
+EMPTY = -1
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """batches (batches, B): the example in each row, EMPTY for none; ends (batches,): the number
+    of the epoch's windows up to the end of each batch."""
+
+    batches: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+    def batch(self, index: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """The chunk that window `index` of the epoch is, and its batch's examples (B,)."""
+        at = int(np.searchsorted(self.ends, index, side="right"))
+        return index - (int(self.ends[at - 1]) if at else 0), self.batches[at]
+
+
+class Examples(Windows):
+    """Windows over the sequences of a split, one sequence a row.
+
+    An epoch walks over the batches, and a batch over its chunks of at most `window` steps, from
+    one to the next of which a row's state is carried; all rows reset at a batch's first step. With
+    the target `next` a sequence of n steps has n - 1 to learn from.
+
+    Each epoch draws a permutation keyed by (seed, epoch). It moves sequences only within buckets
+    of neighbours by length, all with the same number of chunks, and then the batches: so there is
+    little padding, and every epoch has equally many windows. Without `shuffle` the sequences come
+    in the order of the dataset. A last batch that is not full has empty rows.
+
+    JobError where no sequence of the split is long enough.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        input: str,
+        target: str,
+        batch: int,
+        window: int,
+        seed: int,
+        shuffle: bool = True,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(split, input=input, target=target, batch=batch, window=window, dtype=dtype)
+        self.seed = seed
+        self.shuffle = shuffle
+        starts = split.starts()
+        lengths = np.diff(starts, append=split.steps) - self._ahead
+        self.starts, self.lengths = starts[lengths > 0], lengths[lengths > 0]
+        if not self.lengths.size:
+            raise JobError(
+                f"{split.place.shown}: split '{split.name}' has no sequence of two steps, so there"
+                " is no next step to learn; give longer sequences"
+            )
+        self._order, self._buckets = self._by_length()
+        self._epoch = lru_cache(maxsize=2)(self._lay_out)
+        self._windows = int(self._epoch(0).ends[-1])
+
+    def windows_in_epoch(self, epoch: int = 0) -> int:
+        """The number of windows of an epoch; the same for every epoch."""
+        return self._windows
+
+    def examples(self, n: int) -> npt.NDArray[np.int64]:
+        """Which sequence of the split (those too short left out) each row of window n reads, (B,);
+        -1 for an empty row."""
+        epoch, index = self.locate(n)
+        return self._epoch(epoch).batch(index)[1]
+
+    def read(self, n: int, rows: slice = slice(None)) -> Window:
+        """Window n of these rows, T <= `window` steps; see Windows.read."""
+        epoch, index = self.locate(n)
+        chunk, batch = self._epoch(epoch).batch(index)
+        lengths = np.where(batch == EMPTY, 0, self.lengths[batch])
+        low = chunk * self.window
+        steps = min(self.window, int(lengths.max()) - low)
+        picked = batch[rows]
+        left = np.clip(lengths[rows] - low, 0, steps)
+        x, target = self._buffers(len(picked), steps)
+        for row in np.flatnonzero(left):
+            first = int(self.starts[picked[row]]) + low
+            end = first + int(left[row])
+            self._copy(None, self.input, first, end + self._ahead, x[row])
+            if target is not None:
+                self._copy(None, self.target, first, end, target[row])
+        valid = np.arange(steps) < left[:, None]
+        reset = None
+        if chunk == 0:
+            reset = np.zeros_like(valid)
+            reset[:, 0] = True
+        return self._finish(x, target, valid, None if valid.all() else valid, reset)
+
+    def _by_length(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The examples in the order of their lengths, and the bucket of each place in it."""
+        chunks = -(-self.lengths // self.window)
+        if not self.shuffle:
+            return np.arange(len(chunks)), np.zeros(len(chunks), np.int64)
+        order = np.argsort(self.lengths, kind="stable")
+        groups = np.arange(len(order)) // (BUCKET_BATCHES * self.batch)
+        new = (np.diff(chunks[order], prepend=0) != 0) | (np.diff(groups, prepend=0) != 0)
+        return order, np.cumsum(new)
+
+    def _lay_out(self, epoch: int) -> _Epoch:
+        order = self._order
+        count = -(-len(order) // self.batch)
+        turns = np.arange(count)
+        if self.shuffle:
+            # The raw bits of Philox are the same in every version of NumPy.
+            key = [self.seed % (1 << 64), epoch]
+            random = np.random.Philox(key=np.array(key, np.uint64))
+            order = order[np.lexsort((random.random_raw(len(order)), self._buckets))]
+            turns = np.argsort(random.random_raw(count), kind="stable")
+        batches = np.full(count * self.batch, EMPTY, np.int64)
+        batches[: len(order)] = order
+        batches = batches.reshape(count, self.batch)[turns]
+        longest = np.where(batches == EMPTY, 0, self.lengths[batches]).max(axis=1)
+        return _Epoch(batches, np.cumsum(-(-longest // self.window)))

@@ -1,0 +1,194 @@
+"""The manifest `dataset.json`: what a dataset holds, and for every shard its size and checksum.
+
+A row of a shard is one sequence, or a piece of one: a sequence longer than a record batch is
+written as several rows that follow each other, and the rows that carry on the sequence of the row
+before (which may be the last row of the shard before) are listed in the shard's `continues`. So a
+1 GB file is one sequence, read with no reset in it, and yet is built in constant memory. What a
+reader of the shards sees in them are plain columns of lists and nothing of rnnfarm's own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rnnfarm.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+MANIFEST = "dataset.json"
+
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a dataset: `tokens` are ids below `vocabulary`, `values` are float32 vectors.
+
+    `width` is the number of figures in one step (1 for tokens).
+    """
+
+    kind: Literal["tokens", "values"]
+    dtype: Literal["uint8", "uint16", "int32", "float32"]
+    width: Positive = 1
+    vocabulary: Positive | None = None
+
+    @classmethod
+    def tokens(cls, vocabulary: int) -> Column:
+        """A column of ids in [0, vocabulary), in the smallest dtype that holds them."""
+        if vocabulary <= 1 << 8:
+            return cls("tokens", "uint8", 1, vocabulary)
+        return cls("tokens", "uint16" if vocabulary <= 1 << 16 else "int32", 1, vocabulary)
+
+    @classmethod
+    def values(cls, width: int) -> Column:
+        """A column of `width` float32 figures a step."""
+        return cls("values", "float32", width)
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The dtype as it lies in the shards."""
+        return np.dtype(self.dtype)
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of one step in a shard."""
+        return self.numpy.itemsize * self.width
+
+    def step_shape(self) -> tuple[int, ...]:
+        """The shape of one step: () for tokens, (width,) for values."""
+        return () if self.kind == "tokens" else (self.width,)
+
+    def problem(self) -> str | None:
+        """What is wrong with this column's description, if anything."""
+        if self.kind == "tokens":
+            if self.vocabulary is None or self.width != 1 or self.dtype == "float32":
+                return "a column of tokens has an integer dtype, width 1 and a vocabulary size"
+        elif self.dtype != "float32" or self.vocabulary is not None:
+            return "a column of values has dtype float32 and no vocabulary"
+        return None
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One Arrow file: what it is called, what it holds, and how to see that it is whole."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.arrow$")]
+    sequences: Natural
+    steps: Positive
+    bytes: Positive
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    continues: list[Natural] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file: a sequence's later pieces are rows too."""
+        return self.sequences + len(self.continues)
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """A split, as `train` or `valid`: its shards in the order of its sequences."""
+
+    shards: list[ShardInfo]
+    sequences: Natural
+    steps: Positive
+
+
+@dataclass(frozen=True)
+class VocabularyInfo:
+    """The entries of a vocabulary by id; bytes need none."""
+
+    unit: Literal["byte", "character", "word"]
+    entries: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of `dataset.json`."""
+
+    columns: dict[str, Column]
+    splits: dict[str, SplitInfo]
+    vocabularies: dict[str, VocabularyInfo] = field(default_factory=dict)
+    name: str | None = None
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        """The text of `dataset.json`; fields that say nothing are left out."""
+        data = asdict(self)
+        for split in data["splits"].values():
+            for shard in split["shards"]:
+                if not shard["continues"]:
+                    del shard["continues"]
+        keys = ["format", "name", "columns", "vocabularies", "splits"]
+        text = {key: data[key] for key in keys if data[key] is not None}
+        return json.dumps(text, indent=1, ensure_ascii=False).encode()
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """The manifest in `text`; DataError that names `where` and the field when it is not one."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise DataError(
+            f"{where}: not readable as JSON ({error}); restore it, or build the dataset again"
+        ) from None
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise DataError(f"{where}: not a dataset's manifest, it has no field format")
+    if data["format"] > FORMAT:
+        raise DataError(
+            f"{where}: format {data['format']} is newer than this rnnfarm reads (format {FORMAT});"
+            " upgrade rnnfarm"
+        )
+    try:
+        manifest = _adapter().validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"{where}: field {at}: {first['msg']}; restore it, or build the dataset again"
+        ) from None
+    _check(manifest, where)
+    return manifest
+
+
+@cache
+def _adapter() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    mend = "restore it, or build the dataset again"
+    if not manifest.columns:
+        raise DataError(f"{where}: field columns: there is no column; {mend}")
+    for name, column in manifest.columns.items():
+        if problem := column.problem():
+            raise DataError(f"{where}: field columns.{name}: {problem}; {mend}")
+    for name, split in manifest.splits.items():
+        for count in ("steps", "sequences"):
+            total = sum(getattr(shard, count) for shard in split.shards)
+            if total != getattr(split, count):
+                raise DataError(
+                    f"{where}: field splits.{name}.{count}: {getattr(split, count)} is not the sum"
+                    f" over the shards ({total}); {mend}"
+                )
+    _check_vocabularies(manifest, where, mend)
+
+
+def _check_vocabularies(manifest: Manifest, where: str, mend: str) -> None:
+    sizes: Mapping[str, int | None] = {k: c.vocabulary for k, c in manifest.columns.items()}
+    for name, vocabulary in manifest.vocabularies.items():
+        size = 256 if vocabulary.entries is None else len(vocabulary.entries)
+        if sizes.get(name) != size:
+            raise DataError(
+                f"{where}: field vocabularies.{name}: {size} entries for a column with a"
+                f" vocabulary of {sizes.get(name)}; {mend}"
+            )

@@ -1,0 +1,102 @@
+"""Where a dataset lies: a folder on any filesystem that pyarrow.fs opens."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rnnfarm.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK = 8 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder `path` on `filesystem`; `shown` is how messages name it."""
+
+    filesystem: Any
+    path: str
+    shown: str
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], filesystem: Any = None) -> Place:
+        """A local path, any URI of pyarrow.fs, or a path on `filesystem`."""
+        shown = os.fspath(path)
+        if filesystem is not None:
+            return cls(filesystem, shown, shown)
+        if "://" not in shown:
+            return cls(fs.LocalFileSystem(), os.path.abspath(shown), shown)
+        try:
+            filesystem, inner = fs.FileSystem.from_uri(shown)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise JobError(
+                f"{shown}: no filesystem of pyarrow opens this address ({error}); mend it"
+            ) from None
+        return cls(filesystem, inner.rstrip("/"), shown)
+
+    @property
+    def local(self) -> Path | None:
+        """The folder as a local path, None when it is not on the local filesystem."""
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def file(self, name: str) -> str:
+        """The path of a file in the folder, on its filesystem."""
+        return f"{self.path}/{name}"
+
+    def show(self, name: str) -> str:
+        """A file in the folder, as messages name it."""
+        return f"{self.shown.rstrip('/')}/{name}"
+
+    def exists(self) -> bool:
+        """Whether there is anything at the path."""
+        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+
+    def names(self) -> list[str]:
+        """The files of the folder."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None when it is not there."""
+        info = self.filesystem.get_file_info(self.file(name))
+        return cast("int", info.size) if info.type == fs.FileType.File else None
+
+    def read(self, name: str) -> bytes:
+        """A whole small file."""
+        with self.filesystem.open_input_stream(self.file(name)) as stream:
+            return cast("bytes", stream.read())
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """A file in blocks, in constant memory."""
+        with self.filesystem.open_input_stream(self.file(name)) as stream:
+            while block := stream.read(BLOCK):
+                yield block
+
+    def create(self, name: str) -> IO[bytes]:
+        """A new file to write to."""
+        if (folder := self.local) is not None:
+            return (folder / name).open("xb")
+        return cast("IO[bytes]", self.filesystem.open_output_stream(self.file(name)))
+
+    def map(self, name: str) -> Any:
+        """The file as a pyarrow.MemoryMappedFile.
+
+        A file that is not local is fetched whole into a temporary file, which has no name any
+        more once it is mapped, so that nothing is left behind however the process ends.
+        """
+        if self.local is not None:
+            return pa.memory_map(self.file(name))
+        with tempfile.NamedTemporaryFile(prefix="rnnfarm-") as copy:
+            for block in self.blocks(name):
+                copy.write(block)
+            copy.flush()
+            return pa.memory_map(copy.name)

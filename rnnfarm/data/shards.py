@@ -1,0 +1,282 @@
+"""Shards: writing one Arrow file of a dataset, mapping it, and checking it.
+
+A shard is an uncompressed Arrow IPC file without nulls: one large_list a column and row, so that
+the figures of a record batch lie in one piece and are read without a copy. Record batches are
+small enough (see `BATCH_ROWS`, `BATCH_STEPS`, `BATCH_BYTES`) to be put together in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from rnnfarm.data.manifest import Column, ShardInfo
+from rnnfarm.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import IO
+
+    import numpy.typing as npt
+
+    from rnnfarm.data.place import Place
+
+BATCH_ROWS = 1000
+BATCH_STEPS = 1 << 20
+BATCH_BYTES = 16 << 20
+REBUILD = "copy it again from where it is whole, or build the dataset again"
+
+Arrays = dict[str, "npt.NDArray[Any]"]
+
+
+def arrow_type(column: Column) -> pa.DataType:
+    """The type of a column in a shard."""
+    item = pa.from_numpy_dtype(column.numpy)
+    if column.kind == "values" and column.width > 1:
+        item = pa.list_(item, column.width)
+    return pa.large_list(item)
+
+
+def arrow_schema(columns: Mapping[str, Column]) -> pa.Schema:
+    """The schema of a shard with these columns."""
+    return pa.schema([pa.field(name, arrow_type(column)) for name, column in columns.items()])
+
+
+class HashingFile:
+    """A file being written that counts and hashes what goes through it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.hash = hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        return self.file.closed
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        self.bytes += len(data)
+        self.file.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close the file with its bytes on the disk, where it is a file of this machine."""
+        self.file.flush()
+        if isinstance(self.file, io.BufferedWriter):
+            os.fsync(self.file.fileno())
+        self.file.close()
+
+
+class ShardWriter:
+    """Writes one shard; rows wait in memory until a record batch is full."""
+
+    def __init__(self, place: Place, name: str, columns: Mapping[str, Column]) -> None:
+        self.name = name
+        self.columns = columns
+        self.rows = 0
+        self.steps = 0
+        self.continues: list[int] = []
+        self._schema = arrow_schema(columns)
+        self._file = HashingFile(place.create(name))
+        self._arrow = pa.ipc.new_file(self._file, self._schema)
+        self._waiting: list[Mapping[str, npt.NDArray[Any]]] = []
+        self._lengths: list[int] = []
+        self._waiting_steps = 0
+        self._step_bytes = sum(column.step_bytes for column in columns.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the figures so far, waiting rows included."""
+        return self.steps * self._step_bytes + 8 * self.rows * len(self.columns)
+
+    def append(self, row: Mapping[str, npt.NDArray[Any]], steps: int, continues: bool) -> None:
+        """Add one row of `steps` steps, of the columns' dtypes and shapes."""
+        if continues:
+            self.continues.append(self.rows)
+        self._waiting.append(row)
+        self._lengths.append(steps)
+        self.rows += 1
+        self.steps += steps
+        self._waiting_steps += steps
+        if (
+            len(self._lengths) >= BATCH_ROWS
+            or self._waiting_steps >= BATCH_STEPS
+            or self._waiting_steps * self._step_bytes >= BATCH_BYTES
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the waiting rows as one record batch."""
+        if not self._lengths:
+            return
+        offsets = np.zeros(len(self._lengths) + 1, np.int64)
+        np.cumsum(self._lengths, out=offsets[1:])
+        arrays = []
+        for name, column in self.columns.items():
+            parts = [row[name] for row in self._waiting]
+            figures = np.ascontiguousarray(np.concatenate(parts), dtype=column.numpy)
+            self._check(name, column, figures, offsets)
+            items = pa.array(figures.reshape(-1))
+            if column.kind == "values" and column.width > 1:
+                items = pa.FixedSizeListArray.from_arrays(items, column.width)
+            arrays.append(pa.LargeListArray.from_arrays(pa.array(offsets), items))
+        self._arrow.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._waiting, self._lengths, self._waiting_steps = [], [], 0
+
+    def _check(
+        self, name: str, column: Column, figures: npt.NDArray[Any], offsets: npt.NDArray[np.int64]
+    ) -> None:
+        if column.kind == "tokens":
+            return
+        good = np.isfinite(figures).all(axis=1)
+        if good.all():
+            return
+        step = int(np.argmin(good))
+        row = int(np.searchsorted(offsets, step, side="right")) - 1
+        raise DataError(
+            f"column '{name}': step {step - int(offsets[row])} of row"
+            f" {self.rows - len(self._lengths) + row} of {self.name} is not a finite number;"
+            " fill or drop it before building"
+        )
+
+    def close(self) -> ShardInfo:
+        """Write what waits, and give the shard's entry of the manifest."""
+        self.flush()
+        self._arrow.close()
+        self._file.close()
+        return ShardInfo(
+            self.name,
+            self.rows - len(self.continues),
+            self.steps,
+            self._file.bytes,
+            self._file.hash.hexdigest(),
+            self.continues,
+        )
+
+    def abandon(self) -> None:
+        """Close the file without its end."""
+        self._file.file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One record batch, mapped: steps [low, high) of the split.
+
+    `columns` holds the figures, tokens (steps,) and values (steps, width), read-only; `starts` the
+    split's step at which each sequence that begins in here begins, ascending.
+    """
+
+    low: int
+    high: int
+    columns: Mapping[str, npt.NDArray[Any]]
+    starts: npt.NDArray[np.int64]
+
+
+def map_shard(
+    place: Place, info: ShardInfo, columns: Mapping[str, Column], low: int
+) -> list[Chunk]:
+    """The record batches of a shard whose first step is step `low` of its split.
+
+    Raises DataError where the file is missing, cut off, or not what the manifest says.
+    """
+    shown = place.show(info.file)
+    size = place.size(info.file)
+    if size is None:
+        raise DataError(f"{shown}: this shard of the dataset is missing; {REBUILD}")
+    if size != info.bytes:
+        raise DataError(
+            f"{shown}: {size} bytes where the manifest says {info.bytes}, so it is cut off or"
+            f" another file; {REBUILD}"
+        )
+    try:
+        with place.map(info.file) as file, pa.ipc.open_file(file) as reader:
+            check_schema(shown, reader.schema, columns)
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            return _chunks(shown, batches, info, columns, low)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{shown}: not readable as an Arrow file ({error}); {REBUILD}") from None
+
+
+def check_schema(shown: str, schema: pa.Schema, columns: Mapping[str, Column]) -> None:
+    """DataError where a shard lacks a column, or has it in another type."""
+    for name, column in columns.items():
+        at = schema.get_field_index(name)
+        if at < 0:
+            raise DataError(f"{shown}: column '{name}' is missing; {REBUILD}")
+        if schema.types[at] != arrow_type(column):
+            raise DataError(
+                f"{shown}: column '{name}' is {schema.types[at]} where the manifest says"
+                f" {arrow_type(column)}; {REBUILD}"
+            )
+
+
+def _chunks(
+    shown: str,
+    batches: Sequence[pa.RecordBatch],
+    info: ShardInfo,
+    columns: Mapping[str, Column],
+    low: int,
+) -> list[Chunk]:
+    chunks, row = [], 0
+    first = low
+    for batch in batches:
+        parts = {name: _figures(shown, batch, name, columns[name]) for name in columns}
+        offsets = [part[0] for part in parts.values()]
+        if not all(np.array_equal(offsets[0], other) for other in offsets[1:]):
+            raise DataError(f"{shown}: its columns are not equally long; {REBUILD}")
+        begins = np.ones(batch.num_rows, bool)
+        later = [at - row for at in info.continues if row <= at < row + batch.num_rows]
+        begins[later] = False
+        starts = low + offsets[0][:-1][begins]
+        high = low + int(offsets[0][-1])
+        chunks.append(Chunk(low, high, {name: part[1] for name, part in parts.items()}, starts))
+        low, row = high, row + batch.num_rows
+    if low - first != info.steps or row != info.rows:
+        raise DataError(
+            f"{shown}: {row} rows and {low - first} steps where the manifest says {info.rows} and"
+            f" {info.steps}; {REBUILD}"
+        )
+    return chunks
+
+
+def _figures(
+    shown: str, batch: pa.RecordBatch, name: str, column: Column
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """The offsets (rows + 1,) and the figures of one column, without a copy."""
+    lists = batch.column(name)
+    offsets = cast("npt.NDArray[np.int64]", lists.offsets.to_numpy())
+    items = lists.values
+    if column.kind == "values" and column.width > 1:
+        items = items.values
+    figures = items.to_numpy(zero_copy_only=True).reshape(-1, *column.step_shape())
+    whole = offsets[0] == 0 and offsets[-1] == len(figures) and bool((np.diff(offsets) > 0).all())
+    if not whole or lists.null_count:
+        raise DataError(f"{shown}: column '{name}' has damaged or empty rows; {REBUILD}")
+    return offsets, figures
+
+
+def verify_shard(place: Place, info: ShardInfo, columns: Mapping[str, Column]) -> str | None:
+    """What is wrong with a shard, in one sentence: its checksum first, then what is in it."""
+    try:
+        if place.size(info.file) == info.bytes:
+            digest = hashlib.sha256()
+            for block in place.blocks(info.file):
+                digest.update(block)
+            if digest.hexdigest() != info.sha256:
+                return f"{place.show(info.file)}: its checksum is not the manifest's; {REBUILD}"
+        map_shard(place, info, columns, 0)
+    except DataError as error:
+        return str(error)
+    except OSError as error:
+        return f"{place.show(info.file)}: cannot be read ({error}); {REBUILD}"
+    return None

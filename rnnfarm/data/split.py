@@ -1,0 +1,110 @@
+"""A split as one long row of steps: its sequences one after the other, read anywhere."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnfarm.data.shards import REBUILD, Chunk, map_shard
+from rnnfarm.errors import DataError, JobError, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from rnnfarm.data.manifest import Column, SplitInfo
+    from rnnfarm.data.place import Place
+
+# A mapped shard holds no file descriptor, only address space; a fetched one also its disk space.
+KEEP_MAPPED = 1024
+KEEP_FETCHED = 64
+
+
+class Split:
+    """The sequences of one split.
+
+    Steps are counted from 0 over the concatenation of the sequences. Shards are mapped when a
+    step of theirs is first read, and a limited number is kept.
+    """
+
+    def __init__(
+        self, place: Place, name: str, info: SplitInfo, columns: Mapping[str, Column]
+    ) -> None:
+        self.place = place
+        self.name = name
+        self.info = info
+        self.columns = columns
+        self._lows = [0]  # the first step of every shard, and the end
+        for shard in info.shards:
+            self._lows.append(self._lows[-1] + shard.steps)
+        keep = KEEP_MAPPED if place.local is not None else KEEP_FETCHED
+        self._shard = lru_cache(maxsize=keep)(self._map)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all sequences together."""
+        return self.info.steps
+
+    @property
+    def sequences(self) -> int:
+        """The number of sequences."""
+        return self.info.sequences
+
+    def column(self, name: str) -> Column:
+        """The column of that name; JobError when there is none."""
+        if name not in self.columns:
+            raise JobError(
+                f"{self.place.shown}: no column '{name}'; {suggestion(name, self.columns)}"
+            )
+        return self.columns[name]
+
+    def chunk(self, step: int) -> Chunk:
+        """The record batch that holds a step, 0 <= step < steps."""
+        chunks, lows = self._shard(bisect_right(self._lows, step) - 1)
+        return chunks[bisect_right(lows, step) - 1]
+
+    def chunks(self, low: int, high: int) -> Iterator[Chunk]:
+        """The record batches that hold steps [low, high), in order."""
+        while low < high:
+            chunk = self.chunk(low)
+            yield chunk
+            low = chunk.high
+
+    def read(self, column: str, low: int, high: int) -> npt.NDArray[Any]:
+        """Steps [low, high) of a column: (steps,) tokens or (steps, width) values.
+
+        A read-only view of the file where they lie in one record batch, else a copy.
+        """
+        self.column(column)
+        if not 0 <= low <= high <= self.steps:
+            raise IndexError(f"steps [{low}, {high}) of a split of {self.steps} steps")
+        parts = [
+            c.columns[column][max(low - c.low, 0) : high - c.low] for c in self.chunks(low, high)
+        ]
+        if not parts:
+            described = self.columns[column]
+            return np.empty((0, *described.step_shape()), described.numpy)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def starts(self, low: int = 0, high: int | None = None) -> npt.NDArray[np.int64]:
+        """The steps in [low, high) at which a sequence begins, ascending."""
+        high = self.steps if high is None else high
+        parts = [
+            c.starts[np.searchsorted(c.starts, low) : np.searchsorted(c.starts, high)]
+            for c in self.chunks(low, high)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _map(self, shard: int) -> tuple[list[Chunk], list[int]]:
+        info = self.info.shards[shard]
+        chunks = map_shard(self.place, info, self.columns, self._lows[shard])
+        if shard == 0 and 0 in info.continues:
+            raise DataError(
+                f"{self.place.show(info.file)}: the manifest has its first row carry on a sequence"
+                f" that there is not; {REBUILD}"
+            )
+        return chunks, [chunk.low for chunk in chunks]

@@ -1,0 +1,124 @@
+"""A window of a batch, and what streams and examples share in filling it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnfarm.data.shards import REBUILD
+from rnnfarm.errors import DataError, JobError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from rnnfarm.data.manifest import Column
+    from rnnfarm.data.shards import Chunk
+    from rnnfarm.data.split import Split
+
+NEXT = "next"
+Bools = "npt.NDArray[np.bool_]"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`T` steps of `B` rows, time first.
+
+    x (T, B) int32 tokens or (T, B, F) values; target (T, B) int32 or (T, B, O), 0 where it is not
+    valid; valid (T, B) bool, the steps whose loss counts; mask (T, B) bool or None (all True),
+    False at padding, where a state keeps its value; reset (T, B) bool or None (all False), True at
+    a step that starts from the initial state.
+    """
+
+    x: npt.NDArray[Any]
+    target: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+    mask: npt.NDArray[np.bool_] | None
+    reset: npt.NDArray[np.bool_] | None
+
+
+class Windows(ABC):
+    """An endless row of windows, epoch after epoch; base of Streams and Examples."""
+
+    def __init__(
+        self, split: Split, *, input: str, target: str, batch: int, window: int, dtype: str
+    ) -> None:
+        if batch < 1 or window < 1:
+            raise JobError(f"batch {batch} and window {window} must be at least 1")
+        self.split = split
+        self.input = input
+        self.target = target
+        self.batch = batch
+        self.window = window
+        self.stride = window
+        self.dtype = np.dtype(dtype)
+        self._column = split.column(input)
+        self._ahead = int(target == NEXT)  # the steps read beyond the input's
+        self._target_column = self._column if self._ahead else split.column(target)
+
+    @abstractmethod
+    def windows_in_epoch(self, epoch: int = 0) -> int:
+        """The number of windows of an epoch; the same for every epoch."""
+
+    @abstractmethod
+    def read(self, n: int, rows: slice = slice(None)) -> Window:
+        """Window n = 0, 1, 2, … of these rows of the batch: a function of n alone.
+
+        Reads nothing of other rows. DataError where a shard is missing or damaged.
+        """
+
+    def locate(self, n: int) -> tuple[int, int]:
+        """The epoch that window n belongs to, and its number in it."""
+        if n < 0:
+            raise IndexError(f"window {n}: windows are counted from 0")
+        return divmod(n, self.windows_in_epoch(0))
+
+    def _buffers(self, rows: int, steps: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        """Room for `rows` of input (with the step after it) and of a target of its own."""
+        column, other = self._column, self._target_column
+        x = np.zeros((rows, steps + self._ahead, *column.step_shape()), column.numpy)
+        return x, None if self._ahead else np.zeros((rows, steps, *other.step_shape()), other.numpy)
+
+    def _copy(self, chunk: Chunk | None, column: str, low: int, high: int, out: Any) -> None:
+        """Copy steps [low, high) to the front of `out`, from `chunk` where it holds them all."""
+        if chunk is None:
+            out[: high - low] = self.split.read(column, low, high)
+        else:
+            out[: high - low] = chunk.columns[column][low - chunk.low : high - chunk.low]
+
+    def _finish(
+        self,
+        x: npt.NDArray[Any],
+        target: npt.NDArray[Any] | None,
+        valid: npt.NDArray[np.bool_],
+        mask: npt.NDArray[np.bool_] | None,
+        reset: npt.NDArray[np.bool_] | None,
+    ) -> Window:
+        """The window of buffers that have the rows first."""
+        if target is None:
+            x, target = x[:, :-1], x[:, 1:]
+        inputs = self._time_first(x, self.input, self._column)
+        name = self.input if self._ahead else self.target
+        targets = self._time_first(target, name, self._target_column)
+        targets[~valid.T] = 0
+        return Window(inputs, targets, _turn(valid), _turn(mask), _turn(reset))
+
+    def _time_first(self, rows: npt.NDArray[Any], name: str, column: Column) -> npt.NDArray[Any]:
+        turned = rows.swapaxes(0, 1)
+        if column.vocabulary is None:
+            return turned.astype(self.dtype, order="C")
+        tokens = turned.astype(np.int32, order="C")
+        # The id is an index later on: a damaged shard must not become a crash or a wrong row.
+        if tokens.size and (int(tokens.max()) >= column.vocabulary or int(tokens.min()) < 0):
+            raise DataError(
+                f"{self.split.place.shown}: split '{self.split.name}', column '{name}' has a token"
+                f" outside its vocabulary of {column.vocabulary}, so a shard is damaged; find it"
+                f" with `rnnfarm data verify`, then {REBUILD}"
+            )
+        return tokens
+
+
+def _turn(rows: npt.NDArray[np.bool_] | None) -> Any:
+    return None if rows is None else np.ascontiguousarray(rows.T)

@@ -1,0 +1,276 @@
+"""Writing a dataset, so that a build that is cut off leaves none that looks whole.
+
+On this machine's filesystem the shards are written into a folder beside the dataset's own,
+`NAME.building-XXXXXXXX`, which takes the dataset's name in one rename once everything is on the
+disk. Object stores know no rename of a folder; there the shards are written in place, and the
+manifest, without which they are no dataset, last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from rnnfarm.data.manifest import MANIFEST, Column, Manifest, ShardInfo, SplitInfo, VocabularyInfo
+from rnnfarm.data.place import Place
+from rnnfarm.data.shards import BATCH_BYTES, BATCH_STEPS, ShardWriter
+from rnnfarm.errors import DataError, JobError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    import numpy.typing as npt
+
+    from rnnfarm.data.vocabulary import Vocabulary
+
+SHARD_BYTES = 64 << 20
+LOCK = "lock"
+
+
+class DatasetWriter:
+    """Writes a dataset in constant memory; a context manager.
+
+    The dataset appears when the block ends without an error. JobError when there is something at
+    `path` already; DataError for a sequence that does not fit the columns.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        columns: Mapping[str, Column],
+        *,
+        vocabularies: Mapping[str, Vocabulary] | None = None,
+        name: str | None = None,
+        filesystem: Any = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self.place = Place.of(path, filesystem)
+        self.columns = dict(columns)
+        self.vocabularies = dict(vocabularies or {})
+        self.name = name
+        self.shard_bytes = shard_bytes
+        self.steps = 0
+        self._open: dict[str, ShardWriter] = {}
+        self._done: dict[str, list[ShardInfo]] = {}
+        self._shards = 0
+        step_bytes = sum(column.step_bytes for column in self.columns.values())
+        self._piece = max(1, min(BATCH_STEPS, BATCH_BYTES // step_bytes))
+
+    def __enter__(self) -> Self:
+        refuse_existing(self.place)
+        self._folder = _Folder(self.place)
+        return self
+
+    def append(
+        self, split: str, sequence: Mapping[str, npt.NDArray[Any]], continues: bool = False
+    ) -> None:
+        """Add a sequence: one array a column, tokens (steps,) and values (steps, width).
+
+        With `continues` it carries on the last sequence of the split. Empty ones are left out.
+        """
+        steps = self._check(sequence)
+        try:
+            for low in range(0, steps, self._piece):
+                high = min(low + self._piece, steps)
+                row = {name: sequence[name][low:high] for name in self.columns}
+                self._writer(split).append(row, high - low, continues or low > 0)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.steps += steps
+
+    def _writer(self, split: str) -> ShardWriter:
+        writer = self._open.get(split)
+        if writer is not None and writer.bytes >= self.shard_bytes:
+            self._done[split].append(writer.close())
+            writer = None
+        if writer is None:
+            name = f"shard-{self._shards:05d}.arrow"
+            writer = ShardWriter(self._folder.place, name, self.columns)
+            self._open[split] = writer
+            self._done.setdefault(split, [])
+            self._shards += 1
+        return writer
+
+    def _check(self, sequence: Mapping[str, npt.NDArray[Any]]) -> int:
+        if sequence.keys() != self.columns.keys():
+            raise DataError(
+                f"a sequence has the columns {', '.join(sequence)} where the dataset has"
+                f" {', '.join(self.columns)}"
+            )
+        steps = {len(figures) for figures in sequence.values()}
+        if len(steps) != 1:
+            raise DataError("the columns of a sequence are not equally long")
+        for name, column in self.columns.items():
+            figures = sequence[name]
+            if figures.shape[1:] != column.step_shape():
+                raise DataError(
+                    f"column '{name}': steps of shape {figures.shape[1:]} where the dataset has"
+                    f" {column.step_shape()}"
+                )
+            if column.vocabulary is not None and figures.size:
+                _check_tokens(name, column.vocabulary, figures)
+        return steps.pop()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            try:
+                self._finish()
+            except OSError as failed:
+                self._abandon()
+                raise self._unwritable(failed) from failed
+            except BaseException:
+                self._abandon()
+                raise
+        else:
+            self._abandon()
+
+    def _finish(self) -> None:
+        for split, writer in self._open.items():
+            self._done[split].append(writer.close())
+        self._open.clear()
+        if not self._done:
+            raise DataError(f"{self.place.shown}: the input holds no data, so nothing was built")
+        splits = {
+            name: SplitInfo(shards, sum(s.sequences for s in shards), sum(s.steps for s in shards))
+            for name, shards in sorted(self._done.items(), key=lambda item: _place(item[0]))
+        }
+        vocabularies = {
+            name: VocabularyInfo(v.unit, v.entries) for name, v in self.vocabularies.items()
+        }
+        manifest = Manifest(self.columns, splits, vocabularies, self.name)
+        self._folder.publish(manifest.to_json())
+
+    def _abandon(self) -> None:
+        for writer in self._open.values():
+            with contextlib.suppress(OSError):
+                writer.abandon()
+        self._folder.remove()
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"{self.place.shown}: the dataset cannot be written ({error})")
+
+
+def _place(split: str) -> tuple[int, str]:
+    usual = ("train", "valid", "test")
+    return (usual.index(split) if split in usual else len(usual)), split
+
+
+def _check_tokens(name: str, vocabulary: int, figures: npt.NDArray[Any]) -> None:
+    if figures.dtype.kind not in "ui":
+        raise DataError(f"column '{name}': tokens are integers, not {figures.dtype}")
+    if int(figures.max()) >= vocabulary or int(figures.min()) < 0:
+        bad = int(figures.max()) if int(figures.max()) >= vocabulary else int(figures.min())
+        raise DataError(f"column '{name}': token {bad} lies outside the vocabulary of {vocabulary}")
+
+
+def refuse_existing(place: Place) -> None:
+    """JobError when there is something where a dataset is to be built."""
+    if place.exists():
+        raise JobError(
+            f"{place.shown}: already exists, and a dataset is never overwritten; remove it or give"
+            " another path"
+        )
+
+
+class _Folder:
+    """Where the files of a build go until it ends."""
+
+    def __init__(self, final: Place) -> None:
+        self.final = final
+        self.local = final.local
+        if self.local is None:
+            self.place = final
+            final.filesystem.create_dir(final.path, recursive=True)
+            return
+        try:
+            self.local.parent.mkdir(parents=True, exist_ok=True)
+            prefix = f"{self.local.name}.building-"
+            self._path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.local.parent))
+            self._path.chmod(0o777 & ~_umask())
+            self._lock = _lock(self._path / LOCK)
+        except OSError as error:
+            raise RunError(f"{final.shown}: the dataset cannot be written ({error})") from error
+        self.place = Place(final.filesystem, str(self._path), final.shown)
+
+    def publish(self, manifest: bytes) -> None:
+        """Write the manifest, and give the folder its name."""
+        with self.place.create(MANIFEST) as file:
+            file.write(manifest)
+            file.flush()
+            if self.local is not None:
+                os.fsync(file.fileno())
+        if self.local is None:
+            return
+        _sync(self._path)
+        refuse_existing(self.final)
+        self._path.rename(self.local)
+        _sync(self.local.parent)
+        (self.local / LOCK).unlink()
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Remove what was written."""
+        if self.local is None:
+            self.final.filesystem.delete_dir(self.final.path)
+            return
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._lock.close()
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> list[Path]:
+    """Remove the folders that killed builds of the dataset `path` left behind, and name them.
+
+    A build holds a lock on its folder, which ends with its process; a folder without a lock file
+    is left alone.
+    """
+    folder = Place.of(path).local
+    if folder is None or not folder.parent.is_dir():
+        return []
+    removed = []
+    for leftover in sorted(folder.parent.glob(f"{_escaped(folder.name)}.building-*")):
+        try:
+            with _lock(leftover / LOCK, "r+b"):
+                shutil.rmtree(leftover)
+        except OSError:
+            continue  # still being built, or not ours to remove
+        removed.append(leftover)
+    return removed
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _lock(path: Path, mode: str = "xb") -> IO[bytes]:
+    file: IO[bytes] = path.open(mode)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
