@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rnnfarm import job as tables
 from rnnfarm.job import Table
+from rnnfarm.plugins import Registry
 
 Problem = tuple[str, str]
 """The dotted path of a key, and what is wrong there with the mend."""
@@ -43,6 +44,24 @@ def _model_checks(model: tables.ModelTable) -> list[Problem]:
             )
         )
     return found
+
+
+def tied_check(model: tables.ModelTable, registry: Registry) -> list[Problem]:
+    """A tied output is the embedding transposed, so the last layer must be as wide as it."""
+    if not model.output.tied:
+        return []
+    layer, size = model.layers[-1], model.input.size
+    cell = layer.create(registry)
+    width = cell.state_widths(layer.hidden)[cell.states[0]] * (1 + layer.bidirectional)
+    if width == size:
+        return []
+    return [
+        (
+            "model.output.tied",
+            f"the embedding is {size} wide and the last layer's output {width}; "
+            f"set model.input.size = {width} or leave 'tied' out",
+        )
+    ]
 
 
 def _direction_checks(data: tables.DataTable, model: tables.ModelTable) -> list[Problem]:

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from rnnfarm import job as tables
-from rnnfarm.errors import JobError, PluginError, suggestion
+from rnnfarm.errors import JobError, PluginError, RnnfarmError, suggestion
 from rnnfarm.job import Job, PartTable, Table, without_none
-from rnnfarm.job_checks import Problem, cross_checks
-from rnnfarm.plugins import Registry
+from rnnfarm.job_checks import Problem, cross_checks, tied_check
+from rnnfarm.plugins import Registry, describe
 from rnnfarm.settings import plain, problems, validate
 
 SECTIONS: dict[str, type[Table]] = {
@@ -122,7 +122,9 @@ def read_job(raw: Mapping[str, Any], registry: Registry, base: Path, source: str
         sections["data"] = _located(data, base)
     found += cross_checks(sections)
     _raise(source, found, missing)
-    return Job(**sections)  # type: ignore[arg-type]
+    checked = Job(**sections)  # type: ignore[arg-type]
+    _raise(source, tied_check(checked.model, registry), [])
+    return checked
 
 
 def _raise(source: str, found: list[Problem], missing: list[Problem]) -> None:
@@ -216,6 +218,13 @@ def _resolved(
         found += [(f"{path}.{where}", what) for where, what in problems(error, model, keys)]
     except JobError as error:  # a check of the part's own
         found += [(path, sentence) for sentence in error.errors]
+    except RnnfarmError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{part.__module__}.{part.__qualname__} cannot be made: {describe(error)}; "
+            "mend or update its package"
+        ) from error
     return settings
 
 

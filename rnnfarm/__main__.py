@@ -1,0 +1,5 @@
+"""``python -m rnnfarm`` is ``rnnfarm``."""
+
+from rnnfarm.cli import main
+
+main()

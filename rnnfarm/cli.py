@@ -1,0 +1,431 @@
+"""The command line. Data goes to stdout, progress and logs to stderr.
+
+Commands import what they need when they run, so that ``--help`` and ``plugins`` start fast.
+Exit codes are those of ``rnnfarm.errors``; what is raised becomes one sentence, no traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from rnnfarm import __version__
+from rnnfarm.errors import DataError, DeviceError, RnnfarmError, suggestion
+
+if TYPE_CHECKING:
+    from rnnfarm.plugins import Registry
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+checkpoint = click.option("--checkpoint", metavar="NAME", help="The newest one if not given.")
+run_folder = click.argument("run", type=click.Path(path_type=Path))
+
+
+def setting(help: str) -> Callable[[Command], Command]:
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=help)
+
+
+class Suggesting(click.Group):
+    """A group that suggests the command that may have been meant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of this page
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            mend = suggestion(args[0], self.list_commands(ctx))
+            ctx.fail(f"there is no command '{args[0]}'; {mend}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Suggesting)
+@click.version_option(__version__, prog_name="rnnfarm", message="%(prog)s %(version)s")
+@click.option(
+    "--no-plugin",
+    "blocked",
+    multiple=True,
+    metavar="NAME",
+    help="Do not load this plugin (may be repeated; also RNNFARM_NO_PLUGINS=NAME,NAME).",
+)
+@click.pass_context
+def cli(ctx: click.Context, blocked: tuple[str, ...]) -> None:
+    """Train recurrent neural networks whose cells are written as equations."""
+    ctx.obj = blocked
+
+
+def load_registry(ctx: click.Context) -> Registry:
+    """Load the plugins that are not blocked, and say on stderr which could not be used."""
+    from rnnfarm.plugins import Registry
+
+    registry = Registry.load(ctx.obj)
+    for plugin in registry.plugins:
+        for sentence in ([plugin.refused] if plugin.refused else []) + plugin.clashes:
+            if "is blocked by" not in sentence:
+                click.echo(f"rnnfarm: warning: {sentence}", err=True)
+    return registry
+
+
+def log(quiet: bool) -> Callable[[str], None]:
+    """Return what prints lines of progress on stderr, unless ``quiet``."""
+    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+
+
+def print_json(report: dict[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps({"schema": 1} | report))
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Ray workers here.")
+@click.option("--address", metavar="URL", help="A Ray cluster to train on.")
+@setting("Set a key of the job, such as training.steps=100 (may be repeated).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@as_json
+@click.pass_context
+def train(
+    ctx: click.Context,
+    job: Path,
+    workers: int | None,
+    address: str | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train the model of the job file JOB."""
+    if address or (workers or 1) > 1:
+        what = "--address" if address else f"--workers {workers}"
+        raise DeviceError(
+            f"{what}: the Ray engine is not part of this version yet; leave the option out, and "
+            "one process with the job's lanes gives the same result"
+        )
+    from rnnfarm.data.build import ensure_dataset
+    from rnnfarm.job import load_job
+    from rnnfarm.report import Progress
+    from rnnfarm.training.loop import train as train_job
+
+    registry = load_registry(ctx)
+    loaded = load_job(job, settings, registry)
+    ensure_dataset(loaded, registry, log(quiet))
+    progress = Progress(quiet=quiet)
+    result = train_job(loaded, registry, out=out, resume=resume, progress=progress).to_dict()
+    if as_json:
+        print_json(result)
+    else:
+        print_table(result)
+
+
+def print_table(report: dict[str, Any]) -> None:
+    width = max(map(len, report))
+    for key, value in report.items():
+        if key != "schema":
+            click.echo(f"{key:<{width}}  {'-' if value is None else value}")
+
+
+@cli.group(cls=Suggesting)
+def data() -> None:
+    """Make, show and check datasets."""
+
+
+@data.command("build")
+@click.argument("reader")
+@click.argument("path")
+@click.argument("files", nargs=-1)
+@setting("A setting of the reader (may be repeated).")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@as_json
+@click.pass_context
+def data_build(
+    ctx: click.Context,
+    reader: str,
+    path: str,
+    files: tuple[str, ...],
+    settings: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build the dataset folder PATH from FILES with READER (bytes, csv, …).
+
+    FILES is short for the reader's setting 'files'.
+    """
+    from rnnfarm.data.build import build_from_settings
+    from rnnfarm.job_reading import override
+
+    chosen: dict[str, Any] = {"files": list(files)} if files else {}
+    override(chosen, settings)
+    registry = load_registry(ctx)
+    built = build_from_settings(reader, chosen, path, registry, log(quiet))
+    show_dataset(built.info(), as_json)
+
+
+@data.command("info")
+@click.argument("path")
+@as_json
+def data_info(path: str, as_json: bool) -> None:
+    """Show the columns, the splits and the sizes of the dataset PATH."""
+    from rnnfarm.data import open_dataset
+
+    show_dataset(open_dataset(path).info(), as_json)
+
+
+def show_dataset(info: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(info)
+        return
+    for key, value in info.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, inner in value.items():
+                click.echo(f"  {name}: {_inline(inner)}")
+        else:
+            click.echo(f"{key}: {_inline(value)}")
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_inline(v)}" for k, v in value.items() if v is not None)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+@data.command("verify")
+@click.argument("path")
+@as_json
+def data_verify(path: str, as_json: bool) -> None:
+    """Check every shard of the dataset PATH against its checksum."""
+    from rnnfarm.data import open_dataset
+
+    problems = open_dataset(path).verify()
+    if as_json:
+        print_json({"path": path, "whole": not problems, "problems": problems})
+    if problems:
+        raise DataError("\n".join(problems))
+    if not as_json:
+        click.echo(f"{path}: every shard is whole")
+
+
+@cli.command()
+@run_folder
+@click.option("--split", default="valid", show_default=True, metavar="NAME")
+@checkpoint
+@as_json
+@click.pass_context
+def evaluate(
+    ctx: click.Context, run: Path, split: str, checkpoint: str | None, as_json: bool
+) -> None:
+    """Measure the model of a RUN folder on a split of its data."""
+    from rnnfarm.training.evaluate import evaluate_run
+
+    report = evaluate_run(run, load_registry(ctx), split=split, checkpoint=checkpoint)
+    if as_json:
+        print_json(report)
+    else:
+        print_table(report)
+
+
+@cli.command()
+@run_folder
+@click.option("--prompt", default="", metavar="TEXT", help="What the text starts with.")
+@click.option("--length", default=400, show_default=True, type=click.IntRange(min=1))
+@click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(min=0))
+@click.option("--top-k", type=click.IntRange(min=1), help="Draw from the K likeliest only.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@checkpoint
+@as_json
+@click.pass_context
+def generate(
+    ctx: click.Context,
+    run: Path,
+    prompt: str,
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+    checkpoint: str | None,
+    as_json: bool,
+) -> None:
+    """Write text with the model of a RUN folder."""
+    from rnnfarm.training.generate import generate as generate_text
+
+    pieces = generate_text(
+        run,
+        load_registry(ctx),
+        prompt=prompt,
+        length=length,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        checkpoint=checkpoint,
+    )
+    if as_json:
+        print_json({"prompt": prompt, "text": "".join(pieces)})
+        return
+    for piece in pieces:
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@cli.command()
+@run_folder
+@click.option("--split", metavar="NAME", help="A split of the run's own data.")
+@click.option("--input", "source", type=click.Path(path_type=Path), metavar="PATH")
+@click.pass_context
+def predict(ctx: click.Context, run: Path, split: str | None, source: Path | None) -> None:
+    """Print what the model of a RUN folder gives.
+
+    One JSON object a line, for a split of the run's data or for a file.
+    """
+    import json
+
+    if (split is None) == (source is None):
+        raise click.UsageError("give exactly one of --split NAME and --input PATH")
+    from rnnfarm.training.predict import predict as predict_rows
+
+    for row in predict_rows(run, load_registry(ctx), split=split, input=source):
+        click.echo(json.dumps(row))
+
+
+@cli.command()
+@as_json
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool) -> None:
+    """List the plugins, their parts, and what was refused."""
+    from rnnfarm.plugins import Registry
+
+    registry = Registry.load(ctx.obj)
+    if as_json:
+        print_json({"plugins": [vars(plugin) for plugin in registry.plugins]})
+        return
+    for plugin in registry.plugins:
+        click.echo(f"{plugin.distribution} {plugin.version}  (entry point '{plugin.entry_point}')")
+        for kind, names in plugin.hooks.items():
+            click.echo(f"  {kind + ':':<12}{', '.join(names)}")
+        if plugin.refused:
+            click.echo(f"  refused: {plugin.refused}")
+        for clash in plugin.clashes:
+            click.echo(f"  clash: {clash}")
+
+
+@cli.command()
+@click.argument("cell")
+@click.option("--inputs", default=8, show_default=True, type=click.IntRange(min=1), metavar="I")
+@click.option("--hidden", default=8, show_default=True, type=click.IntRange(min=1), metavar="H")
+@setting("A setting of the cell (may be repeated).")
+@as_json
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    cell: str,
+    inputs: int,
+    hidden: int,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what rnnfarm makes of a CELL.
+
+    Its equations, derived gradients, stages, saved values and generated source. CELL is a name that 'rnnfarm plugins' lists, or an import string 'module:Class'.
+    """
+    from rnnfarm.equations.explain import explain as explain_cell
+    from rnnfarm.job_reading import override
+
+    chosen: dict[str, Any] = {}
+    override(chosen, settings)
+    made = load_registry(ctx).get("cells", cell)(**chosen)
+    explanation = explain_cell(made, inputs, hidden)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        click.echo(explanation.text())
+
+
+@cli.command()
+@click.pass_context
+def schema(ctx: click.Context) -> None:
+    """Print the JSON Schema of a job file, for editors.
+
+    It is made from the installed plugins.
+    """
+    import json
+
+    from rnnfarm.job import job_schema
+
+    click.echo(json.dumps(job_schema(load_registry(ctx)), indent=2))
+
+
+@cli.command()
+@as_json
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Show what this machine has, and what is missing."""
+    from rnnfarm import doctor as surgery
+    from rnnfarm.plugins import Registry
+
+    report = surgery.examine(Registry.load(ctx.obj))
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(surgery.text(report))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    try:
+        cli.main(args=arguments, prog_name="rnnfarm", standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _fail(_usage(error), error.exit_code)
+    except RnnfarmError as error:
+        code = _fail(str(error), error.exit_code)
+    except Exception as error:
+        code = _unexpected(error)
+    sys.exit(code)
+
+
+def _usage(error: click.ClickException) -> str:
+    sentence = error.format_message().rstrip(".")
+    sentence = sentence[:1].lower() + sentence[1:]
+    ctx = getattr(error, "ctx", None)
+    return f"{sentence} (see '{ctx.command_path} --help')" if ctx else sentence
+
+
+def _fail(sentences: str, code: int) -> int:
+    for sentence in sentences.splitlines():
+        click.echo(f"rnnfarm: {sentence}", err=True)
+    return code
+
+
+def _unexpected(error: Exception) -> int:
+    """Write the traceback of what should not have happened to a file, and say where."""
+    import tempfile
+    import traceback
+
+    if os.environ.get("RNNFARM_DEBUG") == "1":
+        traceback.print_exception(error)
+        return 1
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="rnnfarm-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    text = " ".join(str(error).split())
+    return _fail(
+        f"an unexpected {type(error).__name__}{': ' if text else ''}{text}; "
+        f"its traceback is in {file.name} (RNNFARM_DEBUG=1 shows it here)",
+        1,
+    )

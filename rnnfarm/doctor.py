@@ -1,0 +1,136 @@
+"""What this machine has for training, and what is missing (``rnnfarm doctor``)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rnnfarm.errors import PluginError
+from rnnfarm.plugins import Registry
+
+PACKAGES = (
+    *("rnnfarm", "numpy", "pyarrow", "pluggy", "click", "pydantic", "safetensors", "ray"),
+    *("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+)
+COMPILERS = ("cc", "gcc", "clang")
+
+
+def examine(registry: Registry) -> dict[str, Any]:
+    """Return what was found, JSON-able; ``missing`` holds one sentence for each thing not there."""
+    missing: list[str] = []
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": _cores(),
+        "memory_bytes": _memory(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "plugins": _plugins(registry, missing),
+        "kernels": _kernels(registry, missing),
+        "blas": _blas(),
+        "compiler": _compiler(missing),
+        "gpus": _gpus(missing),
+        "missing": missing,
+    }
+
+
+def text(report: dict[str, Any]) -> str:
+    """Return the report as lines for a person."""
+    lines = [
+        f"Python    {report['python']} on {report['system']}",
+        f"cores     {report['cores']}",
+        f"memory    {report['memory_bytes'] / 2**30:.1f} GiB",
+        f"packages  {', '.join(f'{k} {v}' for k, v in report['packages'].items())}",
+        f"plugins   {', '.join(f'{k} {v}' for k, v in report['plugins'].items())}",
+        f"kernels   {', '.join(report['kernels']) or 'none'}",
+    ]
+    lines += [
+        f"BLAS      {b['name']} {b['version']}, {b['threads']} threads" for b in report["blas"]
+    ]
+    lines.append(f"compiler  {report['compiler'] or 'none'}")
+    lines += [f"GPU       {name}" for name in report["gpus"]]
+    lines += [f"missing   {sentence}" for sentence in report["missing"]]
+    return "\n".join(lines)
+
+
+def _cores() -> int:
+    """Cores that this process may use, which a container may make fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _plugins(registry: Registry, missing: list[str]) -> dict[str, str]:
+    for plugin in registry.plugins:
+        missing.extend([plugin.refused] if plugin.refused else plugin.clashes)
+    return registry.versions()
+
+
+def _kernels(registry: Registry, missing: list[str]) -> list[str]:
+    loaded = []
+    for name in registry.names("kernels"):
+        try:
+            registry.get("kernels", name)
+            loaded.append(name)
+        except PluginError as error:
+            missing.append(str(error))
+    return loaded
+
+
+def _blas() -> list[dict[str, Any]]:
+    import numpy  # noqa: F401  (loads the BLAS that is asked about)
+    from threadpoolctl import threadpool_info
+
+    return [
+        {
+            "name": library["internal_api"],
+            "version": library["version"],
+            "threads": library["num_threads"],
+        }
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+def _compiler(missing: list[str]) -> str | None:
+    found = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if found is None:
+        missing.append(
+            "no C compiler (cc, gcc or clang) is on PATH; compiled CPU kernels need one, "
+            "the NumPy kernel does not"
+        )
+    return found
+
+
+def _gpus(missing: list[str]) -> list[str]:
+    """Ask the NVIDIA driver itself, so that nothing need be installed for the question."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        missing.append("no NVIDIA driver (libcuda.so.1) was found; training runs on the CPU")
+        return []
+    count = ctypes.c_int()
+    if (code := driver.cuInit(0)) or (code := driver.cuDeviceGetCount(ctypes.byref(count))):
+        missing.append(f"the NVIDIA driver is there but finds no GPU (CUDA error {code})")
+        return []
+    names = []
+    for index in range(count.value):
+        name, device = ctypes.create_string_buffer(256), ctypes.c_int()
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        names.append(name.value.decode())
+    return names
