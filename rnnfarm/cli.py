@@ -333,7 +333,8 @@ def explain(
 ) -> None:
     """Show what rnnfarm makes of a CELL.
 
-    Its equations, derived gradients, stages, saved values and generated source. CELL is a name that 'rnnfarm plugins' lists, or an import string 'module:Class'.
+    Its equations, derived gradients, stages, saved values and generated source.
+    CELL is a name that 'rnnfarm plugins' lists, or an import string 'module:Class'.
     """
     from rnnfarm.equations.explain import explain as explain_cell
     from rnnfarm.job_reading import override

@@ -42,7 +42,7 @@ def text(report: dict[str, Any]) -> str:
     lines = [
         f"Python    {report['python']} on {report['system']}",
         f"cores     {report['cores']}",
-        f"memory    {report['memory_bytes'] / 2**30:.1f} GiB",
+        f"memory    {(report['memory_bytes'] or 0) / 2**30:.1f} GiB",
         f"packages  {', '.join(f'{k} {v}' for k, v in report['packages'].items())}",
         f"plugins   {', '.join(f'{k} {v}' for k, v in report['plugins'].items())}",
         f"kernels   {', '.join(report['kernels']) or 'none'}",
@@ -63,7 +63,9 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory() -> int:
+def _memory() -> int | None:
+    if not hasattr(os, "sysconf"):
+        return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
