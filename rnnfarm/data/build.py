@@ -80,6 +80,4 @@ def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = Non
     path = job.data.path
     if build is None or Place.of(path).exists():
         return open_dataset(path)
-    settings = dict(build)
-    name = settings.pop("reader")
-    return build_from_settings(name, settings, path, registry, progress, job.base)
+    return build_from_settings(build.reader, build.settings, path, registry, progress, job.base)
