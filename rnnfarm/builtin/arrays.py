@@ -1,0 +1,121 @@
+"""The reader of NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from rnnfarm.data.inputs import bounds, cut, find_files
+from rnnfarm.data.manifest import Column
+from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.tables import TARGET, VALUES
+from rnnfarm.data.text import TOKENS
+from rnnfarm.errors import DataError, JobError, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+
+class NumPyArrays(Reader):
+    """Arrays of .npy and .npz files.
+
+    files: the files, by glob patterns; values, target: the names of the arrays in .npz files
+    (`values` may be left out where a file holds one); vocabulary: the number of ids where the
+    arrays are tokens. An array of values (T, F) is one sequence and (N, T, F) are N; an array of
+    tokens (T,) is one and (N, T) are N. valid: the part for validation, from 0 to 1: the last of
+    the N sequences, or the end of the one; valid_files: the files for validation, instead.
+    """
+
+    files: list[str]
+    values: str | None = None
+    target: str | None = None
+    vocabulary: Annotated[int, Field(ge=1)] | None = None
+    valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    valid_files: list[str] = []
+
+    def columns(self) -> dict[str, Column]:
+        """`tokens` or `values`, and `target` where an array is named for it."""
+        self._files = [(path, self.valid) for path in find_files(self.files, self.base, "files")]
+        if self.valid_files:
+            valid = find_files(self.valid_files, self.base, "valid_files")
+            train = [(path, 0.0) for path, _ in self._files if path not in valid]
+            self._files = train + [(path, 1.0) for path in valid]
+        if not self._files:
+            raise DataError("setting 'files': all files are empty; give files that hold data")
+        path = self._files[0][0]
+        columns = {}
+        for name, array in self._arrays(path).items():
+            tokens = name == TOKENS
+            columns[name] = (
+                Column.tokens(self.vocabulary or 1) if tokens else Column.values(array.shape[-1])
+            )
+        return columns
+
+    def sequences(self) -> Iterator[Sequence]:
+        """One sequence, or the N sequences, of each file."""
+        for path, valid in self._files:
+            arrays = self._arrays(path)
+            first = next(iter(arrays.values()))
+            many = first.ndim == (2 if self.vocabulary else 3)
+            parts = bounds(len(first), valid)
+            for split, part, _ in cut(parts, 0, len(first)):
+                if not many:
+                    yield Sequence(split, {name: a[part] for name, a in arrays.items()})
+                    continue
+                for i in range(part.start, part.stop):
+                    yield Sequence(split, {name: a[i] for name, a in arrays.items()})
+
+    def _arrays(self, path: Path) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of a file by column, checked."""
+        loaded = self._load(path)
+        first = TOKENS if self.vocabulary else VALUES
+        arrays = {first: self._pick(path, loaded, self.values)}
+        if self.target is not None:
+            arrays[TARGET] = self._pick(path, loaded, self.target)
+        for name, array in arrays.items():
+            _check_array(path, name, array)
+        leading = {a.shape[: a.ndim - (name != TOKENS)] for name, a in arrays.items()}
+        if len(leading) > 1:
+            shapes = " and ".join(str(a.shape) for a in arrays.values())
+            raise DataError(f"{path}: arrays of shapes {shapes} have not the same steps; mend them")
+        return arrays
+
+    def _load(self, path: Path) -> dict[str, npt.NDArray[Any]]:
+        try:
+            loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            with loaded:
+                return dict(loaded)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read as .npy or .npz ({error}); mend it") from None
+
+    def _pick(
+        self, path: Path, loaded: dict[str, npt.NDArray[Any]], name: str | None
+    ) -> npt.NDArray[Any]:
+        if name is None:
+            name = VALUES if VALUES in loaded else next(iter(loaded))
+            if len(loaded) > 1 and name != VALUES:
+                raise JobError(
+                    f"{path}: holds several arrays ({', '.join(loaded)}); name one in the setting"
+                    " 'values'"
+                )
+        if name not in loaded:
+            raise JobError(f"{path}: has no array '{name}'; {suggestion(name, loaded)}")
+        return loaded[name]
+
+
+def _check_array(path: Path, name: str, array: npt.NDArray[Any]) -> None:
+    kinds = "iu" if name == TOKENS else "iuf"
+    dims = (1, 2) if name == TOKENS else (2, 3)
+    if array.dtype.kind not in kinds or array.ndim not in dims:
+        shapes = "integers (T,) or (N, T)" if name == TOKENS else "numbers (T, F) or (N, T, F)"
+        raise DataError(
+            f"{path}: column '{name}' is {array.dtype} of shape {array.shape}, but takes {shapes};"
+            " mend the array, or give 'vocabulary' where it holds tokens"
+        )
