@@ -6,42 +6,29 @@ Exit codes are those of ``rnnfarm.errors``; what is raised becomes one sentence,
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
 from rnnfarm import __version__
-from rnnfarm.errors import DataError, DeviceError, RnnfarmError, suggestion
+from rnnfarm.cli_data import data
+from rnnfarm.errors import DeviceError
+from rnnfarm.terminal import (
+    Suggesting,
+    as_json,
+    load_registry,
+    log,
+    print_json,
+    print_table,
+    quiet,
+    run,
+    setting,
+)
 
-if TYPE_CHECKING:
-    from rnnfarm.plugins import Registry
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 checkpoint = click.option("--checkpoint", metavar="NAME", help="The newest one if not given.")
 run_folder = click.argument("run", type=click.Path(path_type=Path))
-
-
-def setting(help: str) -> Callable[[Command], Command]:
-    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=help)
-
-
-class Suggesting(click.Group):
-    """A group that suggests the command that may have been meant."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order of this page
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            mend = suggestion(args[0], self.list_commands(ctx))
-            ctx.fail(f"there is no command '{args[0]}'; {mend}")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Suggesting)
@@ -59,29 +46,6 @@ def cli(ctx: click.Context, blocked: tuple[str, ...]) -> None:
     ctx.obj = blocked
 
 
-def load_registry(ctx: click.Context) -> Registry:
-    """Load the plugins that are not blocked, and say on stderr which could not be used."""
-    from rnnfarm.plugins import Registry
-
-    registry = Registry.load(ctx.obj)
-    for plugin in registry.plugins:
-        for sentence in ([plugin.refused] if plugin.refused else []) + plugin.clashes:
-            if "is blocked by" not in sentence:
-                click.echo(f"rnnfarm: warning: {sentence}", err=True)
-    return registry
-
-
-def log(quiet: bool) -> Callable[[str], None]:
-    """Return what prints lines of progress on stderr, unless ``quiet``."""
-    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
-
-
-def print_json(report: dict[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps({"schema": 1} | report))
-
-
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Ray workers here.")
@@ -89,7 +53,7 @@ def print_json(report: dict[str, Any]) -> None:
 @setting("Set a key of the job, such as training.steps=100 (may be repeated).")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@quiet
 @as_json
 @click.pass_context
 def train(
@@ -126,92 +90,7 @@ def train(
         print_table(result)
 
 
-def print_table(report: dict[str, Any]) -> None:
-    width = max(map(len, report))
-    for key, value in report.items():
-        if key != "schema":
-            click.echo(f"{key:<{width}}  {'-' if value is None else value}")
-
-
-@cli.group(cls=Suggesting)
-def data() -> None:
-    """Make, show and check datasets."""
-
-
-@data.command("build")
-@click.argument("reader")
-@click.argument("path")
-@click.argument("files", nargs=-1)
-@setting("A setting of the reader (may be repeated).")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@as_json
-@click.pass_context
-def data_build(
-    ctx: click.Context,
-    reader: str,
-    path: str,
-    files: tuple[str, ...],
-    settings: tuple[str, ...],
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """Build the dataset folder PATH from FILES with READER (bytes, csv, …).
-
-    FILES is short for the reader's setting 'files'.
-    """
-    from rnnfarm.data.build import build_from_settings
-    from rnnfarm.job_reading import override
-
-    chosen: dict[str, Any] = {"files": list(files)} if files else {}
-    override(chosen, settings)
-    registry = load_registry(ctx)
-    built = build_from_settings(reader, chosen, path, registry, log(quiet))
-    show_dataset(built.info(), as_json)
-
-
-@data.command("info")
-@click.argument("path")
-@as_json
-def data_info(path: str, as_json: bool) -> None:
-    """Show the columns, the splits and the sizes of the dataset PATH."""
-    from rnnfarm.data import open_dataset
-
-    show_dataset(open_dataset(path).info(), as_json)
-
-
-def show_dataset(info: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(info)
-        return
-    for key, value in info.items():
-        if isinstance(value, dict):
-            click.echo(f"{key}:")
-            for name, inner in value.items():
-                click.echo(f"  {name}: {_inline(inner)}")
-        else:
-            click.echo(f"{key}: {_inline(value)}")
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_inline(v)}" for k, v in value.items() if v is not None)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-@data.command("verify")
-@click.argument("path")
-@as_json
-def data_verify(path: str, as_json: bool) -> None:
-    """Check every shard of the dataset PATH against its checksum."""
-    from rnnfarm.data import open_dataset
-
-    problems = open_dataset(path).verify()
-    if as_json:
-        print_json({"path": path, "whole": not problems, "problems": problems})
-    if problems:
-        raise DataError("\n".join(problems))
-    if not as_json:
-        click.echo(f"{path}: every shard is whole")
+cli.add_command(data)
 
 
 @cli.command()
@@ -380,53 +259,4 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
-    try:
-        cli.main(args=arguments, prog_name="rnnfarm", standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted", 130)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = error.exit_code
-    except click.ClickException as error:
-        code = _fail(_usage(error), error.exit_code)
-    except RnnfarmError as error:
-        code = _fail(str(error), error.exit_code)
-    except Exception as error:
-        code = _unexpected(error)
-    sys.exit(code)
-
-
-def _usage(error: click.ClickException) -> str:
-    sentence = error.format_message().rstrip(".")
-    sentence = sentence[:1].lower() + sentence[1:]
-    ctx = getattr(error, "ctx", None)
-    return f"{sentence} (see '{ctx.command_path} --help')" if ctx else sentence
-
-
-def _fail(sentences: str, code: int) -> int:
-    for sentence in sentences.splitlines():
-        click.echo(f"rnnfarm: {sentence}", err=True)
-    return code
-
-
-def _unexpected(error: Exception) -> int:
-    """Write the traceback of what should not have happened to a file, and say where."""
-    import tempfile
-    import traceback
-
-    if os.environ.get("RNNFARM_DEBUG") == "1":
-        traceback.print_exception(error)
-        return 1
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="rnnfarm-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
-        traceback.print_exception(error, file=file)
-    text = " ".join(str(error).split())
-    return _fail(
-        f"an unexpected {type(error).__name__}{': ' if text else ''}{text}; "
-        f"its traceback is in {file.name} (RNNFARM_DEBUG=1 shows it here)",
-        1,
-    )
+    run(cli, arguments)

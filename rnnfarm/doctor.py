@@ -39,10 +39,11 @@ def examine(registry: Registry) -> dict[str, Any]:
 
 def text(report: dict[str, Any]) -> str:
     """Return the report as lines for a person."""
+    memory = report["memory_bytes"]
     lines = [
         f"Python    {report['python']} on {report['system']}",
         f"cores     {report['cores']}",
-        f"memory    {(report['memory_bytes'] or 0) / 2**30:.1f} GiB",
+        f"memory    {f'{memory / 2**30:.1f} GiB' if memory else 'unknown'}",
         f"packages  {', '.join(f'{k} {v}' for k, v in report['packages'].items())}",
         f"plugins   {', '.join(f'{k} {v}' for k, v in report['plugins'].items())}",
         f"kernels   {', '.join(report['kernels']) or 'none'}",

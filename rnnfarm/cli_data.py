@@ -1,0 +1,91 @@
+"""The commands ``rnnfarm data …``: make, show and check datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rnnfarm.errors import DataError
+from rnnfarm.terminal import Suggesting, as_json, load_registry, log, print_json, quiet, setting
+
+
+@click.group(cls=Suggesting)
+def data() -> None:
+    """Make, show and check datasets."""
+
+
+@data.command("build")
+@click.argument("reader")
+@click.argument("path")
+@click.argument("files", nargs=-1)
+@setting("A setting of the reader (may be repeated).")
+@quiet
+@as_json
+@click.pass_context
+def data_build(
+    ctx: click.Context,
+    reader: str,
+    path: str,
+    files: tuple[str, ...],
+    settings: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build the dataset folder PATH from FILES with READER (bytes, csv, …).
+
+    FILES is short for the reader's setting 'files'.
+    """
+    from rnnfarm.data.build import build_from_settings
+    from rnnfarm.job_reading import override
+
+    chosen: dict[str, Any] = {"files": list(files)} if files else {}
+    override(chosen, settings)
+    registry = load_registry(ctx)
+    built = build_from_settings(reader, chosen, path, registry, log(quiet))
+    show_dataset(built.info(), as_json)
+
+
+@data.command("info")
+@click.argument("path")
+@as_json
+def data_info(path: str, as_json: bool) -> None:
+    """Show the columns, the splits and the sizes of the dataset PATH."""
+    from rnnfarm.data import open_dataset
+
+    show_dataset(open_dataset(path).info(), as_json)
+
+
+def show_dataset(info: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(info)
+        return
+    for key, value in info.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, inner in value.items():
+                click.echo(f"  {name}: {_inline(inner)}")
+        else:
+            click.echo(f"{key}: {_inline(value)}")
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_inline(v)}" for k, v in value.items() if v is not None)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+@data.command("verify")
+@click.argument("path")
+@as_json
+def data_verify(path: str, as_json: bool) -> None:
+    """Check every shard of the dataset PATH against its checksum."""
+    from rnnfarm.data import open_dataset
+
+    problems = open_dataset(path).verify()
+    if as_json:
+        print_json({"path": path, "whole": not problems, "problems": problems})
+    if problems:
+        raise DataError("\n".join(problems))
+    if not as_json:
+        click.echo(f"{path}: every shard is whole")

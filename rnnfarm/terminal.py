@@ -1,0 +1,121 @@
+"""What all commands of the command line share: options, printing, and how they end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from rnnfarm.errors import RnnfarmError, suggestion
+
+if TYPE_CHECKING:
+    from rnnfarm.plugins import Registry
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+
+
+def setting(help: str) -> Callable[[Command], Command]:
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=help)
+
+
+class Suggesting(click.Group):
+    """A group that suggests the command that may have been meant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of this page
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            mend = suggestion(args[0], self.list_commands(ctx))
+            ctx.fail(f"there is no command '{args[0]}'; {mend}")
+        return super().resolve_command(ctx, args)
+
+
+def load_registry(ctx: click.Context) -> Registry:
+    """Load the plugins that are not blocked, and say on stderr which could not be used."""
+    from rnnfarm.plugins import Registry
+
+    registry = Registry.load(ctx.obj)
+    for plugin in registry.plugins:
+        for sentence in ([plugin.refused] if plugin.refused else []) + plugin.clashes:
+            if "is blocked by" not in sentence:
+                click.echo(f"rnnfarm: warning: {sentence}", err=True)
+    return registry
+
+
+def log(quiet: bool) -> Callable[[str], None]:
+    """Return what prints lines of progress on stderr, unless ``quiet``."""
+    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+
+
+def print_json(report: dict[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps({"schema": 1} | report))
+
+
+def print_table(report: dict[str, Any]) -> None:
+    width = max(map(len, report))
+    for key, value in report.items():
+        if key != "schema":
+            click.echo(f"{key:<{width}}  {'-' if value is None else value}")
+
+
+def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
+    """Run a command and exit with its code; what is raised becomes a sentence on stderr."""
+    try:
+        command.main(args=arguments, prog_name="rnnfarm", standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _fail(_usage(error), error.exit_code)
+    except RnnfarmError as error:
+        code = _fail(str(error), error.exit_code)
+    except Exception as error:
+        code = _unexpected(error)
+    sys.exit(code)
+
+
+def _usage(error: click.ClickException) -> str:
+    sentence = error.format_message().rstrip(".")
+    sentence = sentence[:1].lower() + sentence[1:]
+    ctx = getattr(error, "ctx", None)
+    return f"{sentence} (see '{ctx.command_path} --help')" if ctx else sentence
+
+
+def _fail(sentences: str, code: int) -> int:
+    for sentence in sentences.splitlines():
+        click.echo(f"rnnfarm: {sentence}", err=True)
+    return code
+
+
+def _unexpected(error: Exception) -> int:
+    """Write the traceback of what should not have happened to a file, and say where."""
+    import tempfile
+    import traceback
+
+    if os.environ.get("RNNFARM_DEBUG") == "1":
+        traceback.print_exception(error)
+        return 1
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="rnnfarm-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    text = " ".join(str(error).split())
+    return _fail(
+        f"an unexpected {type(error).__name__}{': ' if text else ''}{text}; "
+        f"its traceback is in {file.name} (RNNFARM_DEBUG=1 shows it here)",
+        1,
+    )
