@@ -1,0 +1,242 @@
+"""The functions that equations are written with.
+
+    from rnnfarm import Cell, affine, sigmoid, tanh
+
+Each takes symbols (and plain numbers) and gives a symbol; the equations are traced once, before any
+number is known. ``+ - * /``, unary ``-``, ``abs()``, ``** n`` and the comparisons ``< <= > >=`` work
+on symbols too.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rnnfarm.equations.graph import Graph, Parameter, Symbol, Value, ancestors, is_condition
+from rnnfarm.errors import CellError
+
+
+class Trace:
+    """What is known while one part's equations run: its graph and default width."""
+
+    def __init__(self, units: int) -> None:
+        self.graph = Graph()
+        self.units = units
+        self.affine_count = 0
+        #: Names of the symbols that the part was given, for naming weights.
+        self.given: dict[Symbol, str] = {}
+        #: Symbols that depend on the previous step's states.
+        self.states: set[Symbol] = set()
+
+    def is_recurrent(self, symbol: Symbol) -> bool:
+        """Whether a symbol depends on a state of the step before."""
+        return not self.states.isdisjoint(ancestors([symbol]))
+
+
+_current: contextvars.ContextVar[Trace] = contextvars.ContextVar("rnnfarm_trace")
+
+
+def current_trace() -> Trace:
+    try:
+        return _current.get()
+    except LookupError:
+        raise CellError(
+            "affine() and parameter() were called outside step(); they belong to a cell's equations"
+        ) from None
+
+
+def affine(
+    *vectors: Symbol,
+    gates: str | Sequence[str] | None = None,
+    units: int | None = None,
+    bias: bool | float | Mapping[str, float] = True,
+    init: str | Mapping[str, str] | None = None,
+    name: str | None = None,
+) -> Any:
+    """A learned linear map: ``v₁ W₁ + v₂ W₂ + … + b``.
+
+    Args:
+        vectors: symbols, each multiplied by a weight matrix of its own.
+        gates: one name per gate, as a string of letters or a sequence of words; the map then gives
+            that many symbols of ``units`` each, in that order.
+        units: the width of (each gate of) the result; the cell's hidden width by default.
+        bias: whether there is a bias; a number, or a number per gate, is its initial value
+            (``bias={"f": 1.0}``), 0 otherwise.
+        init: initialiser of the recurrent weights, or a mapping from a vector's name to one:
+            ``orthogonal`` (the default for recurrent ones), ``glorot_uniform`` (the default for all
+            others), ``identity``, ``normal:STD``, ``uniform:LIMIT``, ``zeros``, …
+        name: names the weights (``NAME.x``, ``NAME.h``, ``NAME.bias``); ``W``, ``W2``, … if absent.
+
+    Returns:
+        One symbol, or one per gate where ``gates`` has more than one.
+    """
+    trace = current_trace()
+    graph = trace.graph
+    names = list(gates) if gates is not None else [""]
+    if len(set(names)) < len(names) or not names:
+        raise CellError(f"affine(gates={gates!r}): gate names must differ, and there must be one")
+    width = trace.units if units is None else units
+    if not isinstance(width, int) or width < 1:
+        raise CellError(f"affine(units={units!r}): units must be a whole number above 0")
+    trace.affine_count += 1
+    prefix = name or ("W" if trace.affine_count == 1 else f"W{trace.affine_count}")
+
+    def weight(position: int, vector: Symbol) -> Symbol:
+        if not isinstance(vector, Symbol) or is_condition(vector):
+            raise CellError(f"affine({vector!r}): it takes symbols that are numbers")
+        if all(s.op != "input" for s in ancestors([vector])):
+            raise CellError(
+                "affine() of something that depends on no input and no state is only a learned "
+                "vector; write parameter(name)"
+            )
+        label = trace.given.get(vector, f"v{position}")
+        if isinstance(init, Mapping):
+            chosen = init.get(label)
+        else:
+            chosen = init if trace.is_recurrent(vector) else None
+        if chosen is None:
+            chosen = "orthogonal" if trace.is_recurrent(vector) else "glorot_uniform"
+        shape = (vector.width, width * len(names))
+        parameter = Parameter(f"{prefix}.{label}", shape, (chosen,) * len(names), decay=True)
+        return graph.matmul(vector, (parameter,))
+
+    products = [weight(i, v) for i, v in enumerate(vectors)]
+    # What depends on x alone comes first, so that its sum is hoisted out of the time loop.
+    products.sort(key=trace.is_recurrent)
+    if bias is not False:
+        initial = tuple(f"constant:{_bias_value(bias, gate):g}" for gate in names)
+        vector = Parameter(f"{prefix}.bias", (width * len(names),), initial, decay=False)
+        first_recurrent = sum(not trace.is_recurrent(p) for p in products)
+        products.insert(first_recurrent, graph.vector(vector))
+    if not products:
+        raise CellError("affine() without vectors and without a bias has nothing to compute")
+    total = products[0]
+    for product in products[1:]:
+        total = total + product
+    parts = tuple(graph.slice(total, k * width, (k + 1) * width) for k in range(len(names)))
+    if len(names) == 1:
+        return parts[0]
+    for part, gate in zip(parts, names, strict=True):
+        part.label = part.label or gate
+    return parts
+
+
+def _bias_value(bias: bool | float | Mapping[str, float], gate: str) -> float:
+    if isinstance(bias, Mapping):
+        return float(bias.get(gate, 0.0))
+    return 0.0 if bias is True else float(bias)
+
+
+def parameter(
+    name: str, units: int | None = None, init: str = "zeros", decay: bool = False
+) -> Symbol:
+    """A learned vector, the same for every row (peepholes, diagonal recurrence, a gain).
+
+    Args:
+        name: its name within the cell.
+        units: its width, the cell's hidden width by default.
+        init: initialiser, such as ``zeros``, ``ones``, ``constant:0.5`` or ``uniform:1``.
+        decay: whether weight decay applies to it.
+    """
+    trace = current_trace()
+    width = trace.units if units is None else units
+    return trace.graph.vector(Parameter(name, (width,), (init,), decay))
+
+
+def layer_norm(vector: Symbol, epsilon: float = 1e-5) -> Symbol:
+    """The row brought to mean 0 and variance 1 (Ba et al. 2016, eq. 4), without gain and bias.
+
+    Multiply by a ``parameter(…, init="ones")`` and add another for gain and bias.
+    """
+    width = vector.width
+    centred = vector - row_sum(vector) / width
+    return centred / sqrt(row_sum(centred * centred) / width + epsilon)
+
+
+def row_sum(vector: Symbol) -> Symbol:
+    """The sum over the units of each row, of width 1."""
+    return vector.graph.reduce("row_sum", vector)
+
+
+def row_max(vector: Symbol) -> Symbol:
+    """The largest unit of each row, of width 1. Its gradient is taken as zero.
+
+    Use it where it cancels, as in a stabilised logarithm of a sum of exponentials.
+    """
+    return vector.graph.reduce("row_max", vector)
+
+
+def unit_index(width: int) -> Symbol:
+    """The vector 0, 1, …, width - 1: ``equal(unit_index(n), k)`` is true at unit ``k``."""
+    return current_trace().graph.unit_index(width)
+
+
+def tanh(v: Symbol) -> Symbol:
+    """Hyperbolic tangent."""
+    return v.graph.apply("tanh", v)
+
+
+def sigmoid(v: Symbol) -> Symbol:
+    """The logistic function 1 / (1 + exp(-v))."""
+    return v.graph.apply("sigmoid", v)
+
+
+def relu(v: Symbol) -> Symbol:
+    """max(v, 0); its gradient at 0 is 0."""
+    return v.graph.apply("relu", v)
+
+
+def softplus(v: Symbol) -> Symbol:
+    """log(1 + exp(v))."""
+    return v.graph.apply("softplus", v)
+
+
+def exp(v: Symbol) -> Symbol:
+    """The exponential function."""
+    return v.graph.apply("exp", v)
+
+
+def log(v: Symbol) -> Symbol:
+    """The natural logarithm."""
+    return v.graph.apply("log", v)
+
+
+def sqrt(v: Symbol) -> Symbol:
+    """The square root."""
+    return v.graph.apply("sqrt", v)
+
+
+def minimum(a: Value, b: Value) -> Symbol:
+    """The smaller of two; where they are equal the gradient goes to the first."""
+    return _graph_of(a, b).apply("minimum", a, b)
+
+
+def maximum(a: Value, b: Value) -> Symbol:
+    """The larger of two; where they are equal the gradient goes to the first."""
+    return _graph_of(a, b).apply("maximum", a, b)
+
+
+def equal(a: Value, b: Value) -> Symbol:
+    """Whether two are equal, for ``where``."""
+    return _graph_of(a, b).apply("equal", a, b)
+
+
+def where(condition: Symbol, a: Value, b: Value) -> Symbol:
+    """``a`` where the condition holds, ``b`` elsewhere."""
+    return _graph_of(condition, a, b).apply("where", condition, a, b)
+
+
+def sign(v: Symbol) -> Symbol:
+    """-1, 0 or 1; its gradient is 0."""
+    return where(v > 0, 1.0, where(v < 0, -1.0, 0.0))
+
+
+def _graph_of(*values: Value) -> Graph:
+    for value in values:
+        if isinstance(value, Symbol):
+            return value.graph
+    raise CellError("none of the arguments is a symbol; compute with plain numbers in Python")
+
+
+ACTIVATIONS = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu, "softplus": softplus}

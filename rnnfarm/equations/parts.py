@@ -1,0 +1,261 @@
+"""The parts that are written as equations: ``Cell``, ``Loss`` and ``Optimizer``.
+
+Each has a ``step`` that is called once, with symbols. ``trace_cell``, ``trace_loss`` and
+``trace_optimizer`` call it and check what it gave; a mistake is a ``CellError`` that names the part,
+the file, the line and the mend.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from rnnfarm.equations.graph import Graph, Symbol, is_condition
+from rnnfarm.equations.language import Trace, _current, row_sum
+from rnnfarm.errors import CellError
+from rnnfarm.settings import Part
+
+
+class Cell(Part):
+    """The equations of one time step.
+
+    A subclass names its ``states`` (the first one is the cell's output) and writes
+    ``step(self, x, *states)``, which returns the new states in the same order::
+
+        class LSTM(Cell):
+            states = ("h", "c")
+
+            def step(self, x, h, c):
+                i, f, g, o = affine(x, h, gates="ifgo")
+                c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+                return sigmoid(o) * tanh(c), c
+    """
+
+    states: ClassVar[tuple[str, ...]] = ("h",)
+
+    def widths(self, hidden: int) -> Mapping[str, int]:
+        """Widths of those states that are not ``hidden`` wide (a projection's, say)."""
+        return {}
+
+    def step(self, x: Symbol, *states: Symbol) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def state_widths(self, hidden: int) -> dict[str, int]:
+        """The width of every state."""
+        other = self.widths(hidden)
+        unknown = set(other) - set(self.states)
+        if unknown:
+            raise CellError(
+                f"{part_name(self)}.widths names {sorted(unknown)}, which are no states of it; "
+                f"its states are {list(self.states)}"
+            )
+        return {name: other.get(name, hidden) for name in self.states}
+
+
+class Loss(Part):
+    """A loss of each step, reduced over the valid steps.
+
+    ``step(output, target)`` gives the loss of one step; units are summed. ``target`` is one class
+    number (width 1) where ``target_kind`` is ``"classes"``, and a row of values where it is
+    ``"values"``. A loss that is no such function overrides ``rnnfarm.nn.loss``'s protocol instead.
+    """
+
+    target_kind: ClassVar[Literal["classes", "values"]] = "values"
+    #: What the sum over valid steps is divided by: nothing, or the number of valid steps of the
+    #: whole batch.
+    reduction: Literal["sum", "mean"] = "mean"
+
+    def outputs(self, width: int) -> int:
+        """The width of the network's output for a target of ``width`` values or classes."""
+        return width
+
+    def step(self, output: Symbol, target: Symbol) -> Symbol:
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def ignored(self, target: Symbol) -> Symbol | None:
+        """A comparison that is true for a target that does not count, or None."""
+        return None
+
+
+class Optimizer(Part):
+    """The update of one parameter element.
+
+    ``step(param, grad, *states, lr, t)`` gives the new parameter and the new states; ``lr`` is the
+    learning rate of this step and ``t`` the step's number, from 1. States start at 0.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ()
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    def step(self, param: Symbol, grad: Symbol, *states: Symbol, lr: Symbol, t: Symbol) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+
+@dataclass(frozen=True)
+class CellTrace:
+    """A traced cell: symbols of one time step.
+
+    ``x`` and ``states`` are the inputs, ``new_states`` the results, in the order of the cell's
+    ``states``.
+    """
+
+    name: str
+    graph: Graph
+    x: Symbol
+    states: dict[str, Symbol]
+    new_states: dict[str, Symbol]
+
+
+def trace_cell(cell: Cell, inputs: int, hidden: int) -> CellTrace:
+    """Run a cell's equations once, on symbols ``inputs`` and ``hidden`` wide."""
+    trace = Trace(hidden)
+    graph = trace.graph
+    _check_state_names(cell)
+    x = graph.input("x", inputs)
+    states = {name: graph.input(name, w) for name, w in cell.state_widths(hidden).items()}
+    trace.given = {x: "x"} | {symbol: name for name, symbol in states.items()}
+    trace.states = set(states.values())
+    result = _run(trace, cell, lambda: cell.step(x, *states.values()))
+    new = result if isinstance(result, tuple | list) else (result,)
+    names = list(states)
+    if len(new) != len(names):
+        _fail(cell, f"step returns {len(new)} values; it has {len(names)} states, {names}")
+    for name, symbol in zip(names, new, strict=True):
+        _check_number(cell, f"the new state {name!r}", symbol, graph)
+        if symbol.width != states[name].width:
+            _fail(
+                cell,
+                f"the new state {name!r} is {symbol.width} wide and the state is "
+                f"{states[name].width} wide; say so in widths(), or use affine(…, units=…)",
+            )
+    for k, name in enumerate(names):
+        for other, symbol in zip(names[:k], new[:k], strict=True):
+            if symbol is new[k]:
+                _fail(
+                    cell,
+                    f"the states {other!r} and {name!r} are returned as one and the same symbol; "
+                    "drop one of them from states, or return the value that it should have",
+                )
+    return CellTrace(part_name(cell), graph, x, states, dict(zip(names, new, strict=True)))
+
+
+@dataclass(frozen=True)
+class LossTrace:
+    """A traced loss: ``rows`` is the loss of each row, ``ignored`` a condition or None."""
+
+    graph: Graph
+    output: Symbol
+    target: Symbol
+    rows: Symbol
+    ignored: Symbol | None
+
+
+def trace_loss(loss: Loss, outputs: int, targets: int) -> LossTrace:
+    """Run a loss's equations once, for ``outputs`` outputs and ``targets`` target values."""
+    trace = Trace(outputs)
+    graph = trace.graph
+    output = graph.input("output", outputs)
+    target = graph.input("target", 1 if loss.target_kind == "classes" else targets)
+    rows = _run(trace, loss, lambda: loss.step(output, target))
+    _check_number(loss, "its loss", rows, graph)
+    ignored = _run(trace, loss, lambda: loss.ignored(target))
+    if ignored is not None and not (isinstance(ignored, Symbol) and is_condition(ignored)):
+        _fail(loss, f"ignored() must give a comparison such as equal(target, 0), not {ignored!r}")
+    return LossTrace(graph, output, target, row_sum(rows), ignored)
+
+
+@dataclass(frozen=True)
+class OptimizerTrace:
+    """A traced optimizer; all symbols are 1 wide and stand for every element of the arena."""
+
+    graph: Graph
+    inputs: dict[str, Symbol]
+    outputs: dict[str, Symbol]
+
+
+def trace_optimizer(optimizer: Optimizer) -> OptimizerTrace:
+    """Run an optimizer's equations once."""
+    trace = Trace(1)
+    graph = trace.graph
+    names = ["param", "grad", *optimizer.states, "lr", "t"]
+    if len(set(names)) < len(names):
+        _fail(optimizer, f"its states {optimizer.states} must differ from each other and from {names[:2]}")
+    inputs = {name: graph.input(name, 1) for name in names}
+    given = [inputs[name] for name in names[:-2]]
+    result = _run(
+        trace, optimizer, lambda: optimizer.step(*given, lr=inputs["lr"], t=inputs["t"])
+    )
+    new = result if isinstance(result, tuple | list) else (result,)
+    wanted = ["param", *optimizer.states]
+    if len(new) != len(wanted):
+        _fail(optimizer, f"step returns {len(new)} values, not {len(wanted)}: {wanted}")
+    for name, symbol in zip(wanted, new, strict=True):
+        _check_number(optimizer, f"the new {name!r}", symbol, graph)
+    if graph.parameters:
+        _fail(optimizer, "an optimizer has no learned parameters; use states")
+    return OptimizerTrace(graph, inputs, dict(zip(wanted, new, strict=True)))
+
+
+def part_name(part: Part) -> str:
+    """``Class`` of a part, as messages name it."""
+    return type(part).__name__
+
+
+def _check_state_names(cell: Cell) -> None:
+    names = cell.states
+    if isinstance(names, str) or not names or not all(isinstance(n, str) for n in names):
+        _fail(cell, f"states = {names!r}; write a tuple of names, such as states = ('h',)")
+    if len(set(names)) < len(names) or "x" in names:
+        _fail(cell, f"states = {names!r}: the names must differ from each other and from 'x'")
+    bad = [name for name in names if not name.isidentifier()]
+    if bad:
+        _fail(cell, f"states = {names!r}: {bad[0]!r} is no Python name")
+
+
+def _check_number(part: Part, what: str, symbol: object, graph: Graph) -> None:
+    if not isinstance(symbol, Symbol):
+        _fail(part, f"{what} is {symbol!r}, which is no symbol; compute it from the arguments")
+    elif symbol.graph is not graph:
+        _fail(part, f"{what} belongs to another trace; compute it from the arguments of step")
+    elif is_condition(symbol):
+        _fail(part, f"{what} is a comparison; write where(condition, 1.0, 0.0)")
+
+
+def _run(trace: Trace, part: Part, step: Callable[[], Any]) -> Any:
+    """Call a part's equations, and say where a mistake in them is."""
+    token = _current.set(trace)
+    try:
+        return step()
+    except CellError as error:
+        raise CellError(f"{part_name(part)}: {error}{_place(error)}") from error
+    except Exception as error:
+        raise CellError(
+            f"{part_name(part)}: {type(error).__name__}: {error}{_place(error)}"
+        ) from error
+    finally:
+        _current.reset(token)
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def _place(error: BaseException) -> str:
+    """`` (FILE, line N: CODE)`` of the innermost line outside the language itself."""
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not code.co_filename.startswith(_HERE):
+            line = linecache.getline(code.co_filename, traceback.tb_lineno).strip()
+            place = f" ({code.co_filename}, line {traceback.tb_lineno}: {line})"
+        traceback = traceback.tb_next
+    return place
+
+
+def _fail(part: Part, message: str) -> None:
+    code = type(part).step.__code__
+    raise CellError(f"{part_name(part)}: {message} ({code.co_filename}, line {code.co_firstlineno})")

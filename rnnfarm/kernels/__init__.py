@@ -1,0 +1,1 @@
+"""The kernel interface, and the NumPy reference that is its specification."""
