@@ -16,7 +16,7 @@ from rnnfarm.errors import JobError, PluginError, RnnfarmError, suggestion
 from rnnfarm.job import Job, PartTable, Table, without_none
 from rnnfarm.job_checks import Problem, cross_checks, tied_check
 from rnnfarm.plugins import Registry, describe
-from rnnfarm.settings import plain, problems, validate
+from rnnfarm.settings import REQUIRED, plain, problems, validate
 
 SECTIONS: dict[str, type[Table]] = {
     "data": tables.DataTable,
@@ -253,10 +253,12 @@ def _find_kernel(training: Any, registry: Registry, missing: list[Problem]) -> N
 def _section_problems(name: str, table: type[Table], error: ValidationError) -> list[Problem]:
     found = []
     for where, what in problems(error, table):
-        part = part_at(f"{name}.{where}")
-        if part and what.endswith("is required; give it a value"):
+        path = f"{name}.{where}".rstrip(".")
+        holder, _, key = path.rpartition(".")
+        part = part_at(holder)
+        if part and key == part.key and what == REQUIRED:
             what = f"is required; give it the name of one of the {part.kind}"
-        found.append((f"{name}.{where}".rstrip("."), what))
+        found.append((path, what))
     return found
 
 

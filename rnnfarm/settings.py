@@ -30,6 +30,8 @@ from rnnfarm.errors import JobError, PluginError, suggestion
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+REQUIRED = "is required; give it a value"
+
 
 class Part:
     """Base of ``Cell``, ``Loss``, ``Optimizer``, ``Schedule``, ``Reader`` and ``Callback``."""
@@ -175,7 +177,7 @@ def _sentence(error: Any, known: set[str]) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key; {suggestion(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
-        return "is required; give it a value"
+        return REQUIRED
     message = re.sub(r"^(Value error, |\w+ (?=should))", "", str(error["msg"]))
     message = re.sub(r" after validation, not \d+$", "", message)
     message = message.replace("valid array", "list").replace("an object", "a table")

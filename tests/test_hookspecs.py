@@ -1,0 +1,70 @@
+"""The plugin API: every hook is typed and documented, and every hook has a test that calls it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import ModuleType
+
+import pytest
+
+from rnnfarm import builtin, hookspecs
+from rnnfarm.hookspecs import KINDS, hookimpl
+from rnnfarm.plugins import Registry
+from rnnfarm.settings import Part
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("rnnfarm_")]
+
+
+def test_there_is_one_hook_for_each_kind() -> None:
+    assert [f"rnnfarm_{kind}" for kind in KINDS] == HOOKS
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_is_typed_and_documented(name: str) -> None:
+    hook = getattr(hookspecs, name)
+    signature = inspect.signature(hook)
+    assert signature.parameters == {}
+    assert signature.return_annotation == "Parts"
+    first, *rest = inspect.getdoc(hook).splitlines()
+    assert first.startswith("Give ")
+    assert first.rstrip(".,").endswith(tuple("abcdefghijklmnopqrstuvwxyz`"))
+    assert rest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_built_in_parts_come_through_every_hook(kind: str) -> None:
+    parts = getattr(builtin, f"rnnfarm_{kind}")()
+    registry = Registry.load()
+    assert set(parts) <= set(registry.names(kind))
+    assert all(isinstance(part, str) for part in parts.values())  # listed without an import
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_built_in_part_loads(kind: str) -> None:
+    registry = Registry.load()
+    (plugin,) = [p for p in registry.plugins if p.distribution == "rnnfarm"]
+    for name in plugin.hooks[kind]:
+        part = registry.get(kind, name)
+        assert isinstance(part, type)
+        assert part.__doc__, f"{kind}: {name} has no docstring"
+        if kind != "kernels":
+            assert issubclass(part, Part)
+            part.settings_model().model_json_schema()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plugin_of_ones_own_comes_through_every_hook(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.metadata import EntryPoint
+
+    class Own(Part):
+        """A part of a plugin."""
+
+    module = ModuleType("own_plugin")
+    module.hook = hookimpl(specname=f"rnnfarm_{kind}")(lambda: {"own": Own})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_plugin", module)
+    entry_point = EntryPoint("own", "own_plugin", "rnnfarm")
+    monkeypatch.setattr("rnnfarm.plugins.entry_points", lambda group: [entry_point])
+    assert Registry.load().get(kind, "own") is Own
