@@ -74,13 +74,15 @@ def train(
             f"{what}: the Ray engine is not part of this version yet; leave the option out, and "
             "one process with the job's lanes gives the same result"
         )
-    from rnnfarm.data.build import ensure_dataset
     from rnnfarm.job import load_job
-    from rnnfarm.report import Progress
-    from rnnfarm.training.loop import train as train_job
 
     registry = load_registry(ctx)
     loaded = load_job(job, settings, registry)
+
+    from rnnfarm.data.build import ensure_dataset
+    from rnnfarm.report import Progress
+    from rnnfarm.training.loop import train as train_job
+
     ensure_dataset(loaded, registry, log(quiet))
     progress = Progress(quiet=quiet)
     result = train_job(loaded, registry, out=out, resume=resume, progress=progress).to_dict()
@@ -215,12 +217,14 @@ def explain(
     Its equations, derived gradients, stages, saved values and generated source.
     CELL is a name that 'rnnfarm plugins' lists, or an import string 'module:Class'.
     """
-    from rnnfarm.equations.explain import explain as explain_cell
     from rnnfarm.job_reading import override
 
     chosen: dict[str, Any] = {}
     override(chosen, settings)
     made = load_registry(ctx).get("cells", cell)(**chosen)
+
+    from rnnfarm.equations.explain import explain as explain_cell
+
     explanation = explain_cell(made, inputs, hidden)
     if as_json:
         print_json(explanation.to_dict())

@@ -32,8 +32,9 @@ def data_build(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Build the dataset folder PATH from FILES with READER (bytes, csv, …).
+    """Build the dataset folder PATH from FILES.
 
+    READER is the name of a reader (bytes, csv, …) that 'rnnfarm plugins' lists.
     FILES is short for the reader's setting 'files'.
     """
     from rnnfarm.data.build import build_from_settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -55,16 +56,16 @@ def test_every_built_in_part_loads(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plugin_of_ones_own_comes_through_every_hook(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from importlib.metadata import EntryPoint
-
     class Own(Part):
         """A part of a plugin."""
 
     module = ModuleType("own_plugin")
     module.hook = hookimpl(specname=f"rnnfarm_{kind}")(lambda: {"own": Own})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_plugin", module)
-    entry_point = EntryPoint("own", "own_plugin", "rnnfarm")
-    monkeypatch.setattr("rnnfarm.plugins.entry_points", lambda group: [entry_point])
+    (tmp_path / "own-1.dist-info").mkdir()
+    (tmp_path / "own-1.dist-info" / "METADATA").write_text("Name: own\nVersion: 1\n")
+    (tmp_path / "own-1.dist-info" / "entry_points.txt").write_text("[rnnfarm]\nown = own_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     assert Registry.load().get(kind, "own") is Own

@@ -273,3 +273,38 @@ def test_the_order_of_the_path_does_not_decide_who_keeps_a_name(
     monkeypatch.setattr(sys, "path", [str(site), *sys.path[:-1]])
     first = [plugin.distribution for plugin in Registry.load().plugins]
     assert first == last
+
+
+def half_installed(folder: Path, files: dict[str, str]) -> Path:
+    (folder / "half-0.1.dist-info").mkdir(parents=True)
+    for name, text in files.items():
+        (folder / "half-0.1.dist-info" / name).write_text(text)
+    return folder
+
+
+def test_a_distribution_without_metadata_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"entry_points.txt": "[rnnfarm]\nhalf = no_such_half\n"}
+    monkeypatch.syspath_prepend(str(half_installed(tmp_path, files)))
+    plugin = Registry.load().plugins[1]
+    assert plugin.refused is not None
+    assert "(entry point 'half = no_such_half') fails to import" in plugin.refused
+
+
+@pytest.mark.parametrize(("group", "told"), [("rnnfarm", True), ("console_scripts", False)])
+def test_damaged_entry_points_harm_nothing(
+    group: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "METADATA": "Metadata-Version: 2.1\nName: half\nVersion: 0.1\n",
+        "entry_points.txt": f"[{group}]\nno equals sign\n",
+    }
+    monkeypatch.syspath_prepend(str(half_installed(tmp_path, files)))
+    registry = Registry.load()
+    refused = [p.refused for p in registry.plugins if p.distribution == "half"]
+    assert bool(refused) is told
+    for sentence in refused:
+        assert sentence is not None
+        assert sentence.startswith("plugin 'half' 0.1 (entry point 'unreadable') has a damaged")
+    assert "lstm" in registry.names("cells")

@@ -1,0 +1,388 @@
+"""The command line, as its users run it: what is printed where, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rnnfarm import cli, errors
+from rnnfarm.cli import main
+
+HEAVY = ("ray", "cupy", "pyarrow", "numpy", "pydantic")
+COMMANDS = (
+    *("train", "data", "evaluate", "generate", "predict", "plugins", "explain", "schema"),
+    "doctor",
+)
+JOB = """
+[data]
+path = "dataset"
+[model]
+input = { kind = "one_hot" }
+layers = [{ cell = "lstm", hidden = 8 }]
+loss = "cross_entropy"
+"""
+PATH = 'path = "dataset"\n'
+BUILD = 'build = { reader = "bytes", files = ["text.txt"] }\n'
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process; return its exit code, stdout and stderr."""
+
+    def rnnfarm(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, out, err
+
+    return rnnfarm
+
+
+def shell(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rnnfarm", *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import rnnfarm",
+        "import rnnfarm.cli; call('--help')",
+        "import rnnfarm.cli; call('plugins')",
+        "import rnnfarm.cli; call('plugins', '--json')",
+        "import rnnfarm.cli; call('train', '--help')",
+        "import rnnfarm.builtin.cells, rnnfarm.builtin.losses, rnnfarm.builtin.optimizers",
+    ],
+)
+def test_naming_things_imports_nothing_heavy(statement: str) -> None:
+    code = f"""
+import sys
+def call(*arguments):
+    try:
+        rnnfarm.cli.main(list(arguments))
+    except SystemExit as stop:
+        assert stop.code == 0
+{statement}
+heavy = [name for name in {HEAVY} if name in sys.modules]
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_every_command(call: Call) -> None:
+    code, out, err = call("--help")
+    assert code == 0
+    assert err == ""
+    listed = [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line]
+    assert listed == list(COMMANDS)
+    assert "..." not in out.partition("Commands:")[2]  # no description is cut off
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, call: Call) -> None:
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert out.startswith(f"Usage: rnnfarm {command}")
+    assert "..." not in out.partition("Options:")[2]
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == (0, "rnnfarm 0.1.0\n", "")
+
+
+@pytest.mark.parametrize("command", [(), ("data",)])
+def test_no_command_shows_help_and_is_bad_usage(command: tuple[str, ...], call: Call) -> None:
+    code, out, err = call(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: rnnfarm")
+
+
+def test_plugins_lists_the_built_in_parts(call: Call) -> None:
+    code, out, err = call("plugins")
+    assert (code, err) == (0, "")
+    assert "rnnfarm 0.1.0  (entry point 'builtin = rnnfarm.builtin')" in out
+    assert "elman, gru, gru_reset_before" in out
+    code, out, _ = call("plugins", "--json")
+    report = json.loads(out)
+    assert report["schema"] == 1
+    assert "lstm" in report["plugins"][0]["hooks"]["cells"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (
+            ("trian",),
+            2,
+            "there is no command 'trian'; did you mean 'train'? (see 'rnnfarm --help')",
+        ),
+        (("data", "verfy"), 2, "there is no command 'verfy'; did you mean 'verify'?"),
+        (("train",), 2, "missing argument 'JOB' (see 'rnnfarm train --help')"),
+        (("train", "x.toml", "--stp"), 2, "no such option '--stp'"),
+        (("train", "x.toml", "--workers", "0"), 2, "0 is not in the range x>=1"),
+        (("train", "nowhere.toml"), 2, "nowhere.toml: there is no such job file; check the path"),
+        (("train", "job.toml", "--set", "x"), 2, "--set x: write KEY=VALUE"),
+        (("train", "job.toml", "--set", "stps=1"), 2, "job.toml: stps: unknown key"),
+        (("train", "job.toml", "--set", "model.layers.0.cell=lstn"), 3, "did you mean 'lstm'?"),
+        (("train", "job.toml", "--workers", "2"), 4, "--workers 2: the Ray engine is not part of"),
+        (("train", "job.toml", "--address", "ray://x"), 4, "--address: the Ray engine is not part"),
+        (("train", "job.toml"), 5, "dataset"),
+        (("--no-plugin", "nothing", "plugins"), 2, "--no-plugin nothing: no such plugin"),
+        (("explain", "lstn"), 3, "there is no cell 'lstn'; did you mean 'lstm'?"),
+        (("explain", "lstm", "--set", "activaton=relu"), 2, "activaton: unknown key"),
+        (("explain", "no_module:Cell"), 3, "ModuleNotFoundError: No module named 'no_module'"),
+        (("explain", "lstm", "--hidden", "0"), 2, "0 is not in the range x>=1"),
+        (("data", "info", "nowhere"), 5, "nowhere"),
+        (("data", "verify", "nowhere"), 5, "nowhere"),
+        (("data", "build", "byte", "out"), 3, "there is no reader 'byte'; did you mean 'bytes'?"),
+        (("data", "build", "bytes", "out", "--set", "fils=1"), 2, "fils: unknown key"),
+        (("data", "build", "bytes", "out", "no-such-file.txt"), 2, "no-such-file.txt"),
+        (("predict", "run"), 2, "give exactly one of --split NAME and --input PATH"),
+        (("evaluate", "nowhere"), 5, "nowhere"),
+        (("generate", "nowhere"), 5, "nowhere"),
+        (("predict", "nowhere", "--split", "valid"), 5, "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_is_wrong_gets_a_sentence_and_its_exit_code(
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
+    call: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "job.toml").write_text(JOB)
+    monkeypatch.chdir(tmp_path)
+    found, out, err = call(*arguments)
+    assert found == code, err
+    assert out == ""
+    assert all(line.startswith("rnnfarm: ") for line in err.splitlines())
+    assert sentence in err
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.RunError("the loss became NaN"), 1),
+        (errors.JobError(["one", "two"]), 2),
+        (errors.PluginError("a plugin"), 3),
+        (errors.CellError("a cell"), 3),
+        (errors.DeviceError("no device"), 4),
+        (errors.DataError("a damaged shard"), 5),
+        (errors.Interrupted("stopped at step 3"), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_error_has_its_exit_code(
+    error: BaseException, code: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.plugins, "callback", raiser(error))
+    found, out, err = call("plugins")
+    sentences = str(error).splitlines() or ["interrupted"]
+    assert (found, out) == (code, "")
+    assert err.strip().splitlines() == [f"rnnfarm: {sentence}" for sentence in sentences]
+
+
+def raiser(error: BaseException) -> Callable[..., None]:
+    def raises(**_: Any) -> None:
+        raise error
+
+    return raises
+
+
+def test_what_nobody_expected_is_one_sentence_that_says_where_its_traceback_is(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.plugins, "callback", raiser(ZeroDivisionError("by\nzero")))
+    code, out, err = call("plugins")
+    assert (code, out) == (1, "")
+    assert err.startswith("rnnfarm: an unexpected ZeroDivisionError: by zero; its traceback is in ")
+    assert len(err.splitlines()) == 1
+    path = Path(err.partition("is in ")[2].partition(" (RNNFARM_DEBUG")[0])
+    assert "Traceback (most recent call last)" in path.read_text()
+    path.unlink()
+
+
+def test_debugging_shows_the_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.plugins, "callback", raiser(ZeroDivisionError("by zero")))
+    monkeypatch.setenv("RNNFARM_DEBUG", "1")
+    code, _, err = call("plugins")
+    assert code == 1
+    assert err.startswith("Traceback (most recent call last)")
+
+
+def test_a_closed_pipe_is_no_error_to_tell_of() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m rnnfarm schema | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "{"
+    assert done.stderr == ""
+
+
+def test_explain_shows_a_cell(call: Call) -> None:
+    code, out, err = call("explain", "lstm", "--inputs", "3", "--hidden", "2")
+    assert (code, err) == (0, "")
+    for word in ("sigmoid", "stage"):
+        assert word in out.lower()
+    code, out, _ = call("explain", "rnnfarm.builtin.cells:GRU", "--json")
+    assert code == 0
+    assert json.loads(out)["schema"] == 1
+
+
+def test_schema_is_json(call: Call) -> None:
+    code, out, err = call("schema")
+    assert (code, err) == (0, "")
+    assert "LayerTable" in json.loads(out)["$defs"]
+
+
+def test_doctor_says_what_is_here_and_what_is_missing(call: Call) -> None:
+    code, out, err = call("doctor", "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["schema"] == 1
+    assert report["python"] == sys.version.split()[0]
+    assert report["cores"] >= 1
+    assert report["packages"]["rnnfarm"] == "0.1.0"
+    assert "numpy" in report["kernels"]
+    assert report["blas"][0]["threads"] >= 1
+    assert bool(report["gpus"]) != any("GPU" in s or "NVIDIA" in s for s in report["missing"])
+    code, out, _ = call("doctor")
+    assert code == 0
+    assert "compiler" in out
+
+
+def test_doctor_without_a_compiler(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    report = json.loads(call("doctor", "--json")[1])
+    assert report["compiler"] is None
+    assert any("no C compiler" in sentence for sentence in report["missing"])
+
+
+def test_a_dataset_is_built_shown_and_checked(call: Call, tmp_path: Path) -> None:
+    text, dataset = tmp_path / "text.txt", tmp_path / "dataset"
+    text.write_text("to be or not to be\n" * 200)
+    code, out, err = call("data", "build", "bytes", str(dataset), str(text), "--json")
+    assert code == 0, err
+    built = json.loads(out)
+    assert built["schema"] == 1
+    assert sum(split["steps"] for split in built["splits"].values()) == 19 * 200
+    assert json.loads(call("data", "info", str(dataset), "--json")[1]) == built
+    assert "train" in call("data", "info", str(dataset))[1]
+    assert call("data", "verify", str(dataset)) == (0, f"{dataset}: every shard is whole\n", "")
+    code, _, err = call("data", "build", "bytes", str(dataset), str(text))
+    assert code == 2, err
+
+
+def test_a_damaged_dataset_is_named(call: Call, tmp_path: Path) -> None:
+    text, dataset = tmp_path / "text.txt", tmp_path / "dataset"
+    text.write_text("to be or not to be\n" * 200)
+    assert call("data", "build", "bytes", str(dataset), str(text), "--quiet")[2] == ""
+    shard = next(dataset.rglob("*.arrow"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    code, out, err = call("data", "verify", str(dataset))
+    assert (code, out) == (5, "")
+    assert shard.name in err
+    code, out, err = call("data", "verify", str(dataset), "--json")
+    assert code == 5
+    report = json.loads(out)
+    assert report["whole"] is False
+    assert shard.name in report["problems"][0]
+
+
+def test_a_run_is_trained_evaluated_and_generated_from(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 400)
+    (tmp_path / "job.toml").write_text(
+        JOB.replace(
+            'path = "dataset"',
+            'path = "dataset"\nbuild = { reader = "bytes", files = ["text.txt"] }',
+        )
+    )
+    size = ("--set", "training.batch=4", "--set", "training.window=16", "--set", "training.steps=3")
+    code, out, err = call("train", "job.toml", *size, "--out", "run", "--json")
+    assert code == 0, err
+    assert "built" in err  # progress is on stderr
+    result = json.loads(out)
+    assert result["schema"] == 1
+    assert result["steps"] == 3
+    assert result["workers"] == 1
+    assert len(result["parameters_sha256"]) == 64
+    code, out, err = call("train", "job.toml", *size, "--out", "again", "--quiet")
+    assert (code, err) == (0, "")
+    assert result["parameters_sha256"] in out
+    code, out, err = call("evaluate", "run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["schema"] == 1
+    assert "loss" in call("evaluate", "run")[1]
+    code, out, err = call("generate", "run", "--prompt", "to", "--length", "5", "--seed", "3")
+    assert code == 0, err
+    text = out
+    assert call("generate", "run", "--prompt", "to", "--length", "5", "--seed", "3")[1] == text
+    code, out, err = call("predict", "run", "--split", "valid")
+    assert code == 0, err
+    assert all(isinstance(json.loads(line), dict) for line in out.splitlines())
+
+
+def test_ctrl_c_ends_a_run_with_130_and_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 400)
+    (tmp_path / "job.toml").write_text(
+        JOB.replace(
+            'path = "dataset"',
+            'path = "dataset"\nbuild = { reader = "bytes", files = ["text.txt"] }',
+        )
+    )
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "rnnfarm", "train", "job.toml", "--out", "run"),
+            *("--set", "training.steps=1000000", "--set", "training.batch=4"),
+        ],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    try:
+        wait_for(lambda: metrics.exists() and metrics.stat().st_size > 0, process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*/checkpoint.json"))
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    import time
+
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the run wrote no metrics"
+        time.sleep(0.02)
