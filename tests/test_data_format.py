@@ -471,6 +471,28 @@ def test_every_flipped_byte_is_seen(tmp_path):
         assert len(dataset.verify()) == 1
 
 
+def test_damage_of_any_kind_is_an_error_and_no_crash(tmp_path):
+    write(tmp_path / "d", sequences([20, 30, 50] * 3), batch_rows=2)
+    shard = tmp_path / "d" / "shard-00000.arrow"
+    whole = np.frombuffer(shard.read_bytes(), np.uint8)
+    rng = np.random.default_rng(0)
+    said = []
+    for _ in range(400):
+        data = whole.copy()
+        data[rng.integers(0, len(whole), rng.integers(1, 6))] = rng.integers(0, 256)
+        shard.unlink()  # a mapped file must not change
+        shard.write_bytes(data.tobytes())
+        split = open_dataset(tmp_path / "d").split("train")
+        try:
+            for column in ("tokens", "values", "labels"):
+                assert len(split.read(column, 0, split.steps)) == 300
+            assert len(split.starts()) == 9
+        except DataError as error:
+            said.append(sentence_of(error))
+    assert all(str(shard) in sentence for sentence in said)
+    assert 100 < len(said) < 400
+
+
 def test_a_damaged_token_is_no_crash_later(tmp_path):
     rows = sequences([64])
     write(tmp_path / "d", rows)

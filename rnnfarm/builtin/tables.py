@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as papq
 from pydantic import Field
@@ -60,7 +60,9 @@ class CSV(TableReader):
         try:
             with pacsv.open_csv(path, **options) as reader:
                 for batch in reader:
-                    if any(column.null_count for column in batch.columns):
+                    if any(column.null_count for column in batch.columns) or not all(
+                        np.isfinite(batch.column(name).to_numpy()).all() for name in names
+                    ):
                         raise self._bad_cell(path, names, group)
                     yield batch
         except (pa.ArrowInvalid, OSError) as error:
@@ -92,6 +94,7 @@ class CSV(TableReader):
         return DataError(f"{path}: cannot be read as CSV ({error}); mend the file")
 
 
+LARGEST = float(np.finfo(np.float32).max)
 NO_VALUE = set(pacsv.ConvertOptions().null_values)
 
 
@@ -100,7 +103,7 @@ def _number(cell: str) -> float | None:
         number = float(cell)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST else None
 
 
 class Parquet(TableReader):
@@ -131,10 +134,9 @@ class Parquet(TableReader):
         row = 0
         try:
             for batch in file.iter_batches(columns=list(dict.fromkeys(wanted))):
-                for name in wanted:
-                    _refuse_missing(path, name, batch.column(name), row)
-                columns = [batch.column(name).cast(pa.float32(), safe=False) for name in names]
+                columns = [_figures(path, name, batch.column(name), row) for name in names]
                 if group is not None:
+                    _refuse(path, group, batch.column(group).is_valid(), row)
                     columns.append(batch.column(group))
                 yield pa.RecordBatch.from_arrays(columns, names=wanted)
                 row += batch.num_rows
@@ -148,10 +150,16 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
-def _refuse_missing(path: Path, name: str, column: pa.Array, row: int) -> None:
-    bad = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
-    if bad.any():
+def _figures(path: Path, name: str, column: pa.Array, row: int) -> pa.Array:
+    figures = column.cast(pa.float32(), safe=False)
+    _refuse(path, name, pc.fill_null(pc.is_finite(figures), False), row)
+    return figures
+
+
+def _refuse(path: Path, name: str, good: pa.Array, row: int) -> None:
+    found = good.to_numpy(zero_copy_only=False)
+    if not found.all():
         raise DataError(
-            f"{path}, row {row + int(np.argmax(bad)) + 1}: column '{name}' has no value; fill or"
-            " drop the row, or leave the column out of the settings"
+            f"{path}, row {row + int(np.argmin(found)) + 1}: column '{name}' has no value, or none"
+            " that is finite; fill or drop the row, or leave the column out of the settings"
         )

@@ -202,8 +202,11 @@ def map_shard(
         with place.map(info.file) as file, pa.ipc.open_file(file) as reader:
             check_schema(shown, reader.schema, columns)
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            for batch in batches:
+                # Reading beyond the file by a damaged offset would kill the process.
+                batch.validate(full=True)
             return _chunks(shown, batches, info, columns, low)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{shown}: not readable as an Arrow file ({error}); {REBUILD}") from None
 
 

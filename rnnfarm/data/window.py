@@ -103,6 +103,8 @@ class Windows(ABC):
         name = self.input if self._ahead else self.target
         targets = self._time_first(target, name, self._target_column)
         targets[~valid.T] = 0
+        if mask is not None:
+            inputs[~mask.T] = 0  # where the step after the last one was read as a target
         return Window(inputs, targets, _turn(valid), _turn(mask), _turn(reset))
 
     def _time_first(self, rows: npt.NDArray[Any], name: str, column: Column) -> npt.NDArray[Any]:

@@ -1,0 +1,453 @@
+"""The built-in readers on real files."""
+
+from __future__ import annotations
+
+import sysconfig
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as papq
+import pytest
+from data_tools import real_data, sentence_of
+
+from rnnfarm.builtin.readers import (
+    CSV,
+    Bytes,
+    Characters,
+    NumPyArrays,
+    Parquet,
+    PythonSource,
+    Words,
+)
+from rnnfarm.data import build_dataset, build_from_settings, ensure_dataset
+from rnnfarm.errors import DataError, JobError, PluginError
+from rnnfarm.job import Job
+from rnnfarm.plugins import Registry
+
+
+def build(reader, tmp_path):
+    reader.base = tmp_path
+    dataset = build_dataset(reader, tmp_path / "dataset")
+    assert dataset.verify() == []
+    return dataset
+
+
+def read(dataset, split, column="tokens"):
+    """The sequences of a split, as lists."""
+    if split not in dataset.splits:
+        return []
+    view = dataset.split(split)
+    starts = [*view.starts().tolist(), view.steps]
+    return [view.read(column, a, b) for a, b in pairwise(starts)]
+
+
+def texts(dataset, split):
+    vocabulary = dataset.vocabulary("tokens")
+    return [vocabulary.decode(tokens) for tokens in read(dataset, split)]
+
+
+TEXT = "Grüße,\nWelt! 你好\n\nlast line"
+
+
+@pytest.mark.parametrize("reader", [Bytes, Characters])
+def test_text_comes_back(tmp_path, reader):
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    dataset = build(reader(files=["a.txt"], valid=0), tmp_path)
+    assert texts(dataset, "train") == [TEXT]
+    assert list(dataset.splits) == ["train"]
+
+
+def test_characters_have_the_smallest_vocabulary(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    dataset = build(Characters(files=["a.txt"]), tmp_path)
+    assert dataset.vocabulary("tokens").entries == sorted(set(TEXT))
+    assert dataset.info()["columns"]["tokens"]["vocabulary"] == len(set(TEXT))
+
+
+def test_rare_characters_become_unknown(tmp_path):
+    (tmp_path / "a.txt").write_text("aaabbc\n", encoding="utf-8")
+    dataset = build(Characters(files=["a.txt"], min_count=2, valid=0), tmp_path)
+    assert dataset.vocabulary("tokens").entries == ["<unk>", "\n", "a", "b"]
+    assert texts(dataset, "train") == ["aaabb<unk>\n"]
+    assert dataset.vocabulary("tokens").encode("az").tolist() == [2, 0]
+
+
+def test_words(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat\nThe dog  the\tend", encoding="utf-8")
+    dataset = build(Words(files=["a.txt"], valid=0, lower=True, max_size=4), tmp_path)
+    assert dataset.vocabulary("tokens").entries == ["<unk>", "\n", "the", "cat"]
+    assert texts(dataset, "train") == ["the cat\nthe <unk> the <unk>"]
+
+
+def test_words_over_the_border_of_blocks(tmp_path, monkeypatch):
+    text = "".join(f"word{i} " + "\n" * (i % 7 == 0) for i in range(500)) + "läst"
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("rnnfarm.data.text.BLOCK", 13)
+    dataset = build(Words(files=["a.txt"], valid=0), tmp_path)
+    assert texts(dataset, "train")[0].split() == text.split()
+    assert texts(dataset, "train")[0].count("\n") == text.count("\n")
+    assert dataset.splits["train"].sequences == 1
+
+
+@pytest.mark.parametrize("reader", [Bytes, Characters, Words])
+@pytest.mark.parametrize("block", [1, 5, 1 << 20])
+def test_lines(tmp_path, monkeypatch, reader, block):
+    (tmp_path / "a.txt").write_text("one two\n\nthree\n" + "x" * 40 + "\nlast one")
+    monkeypatch.setattr("rnnfarm.data.text.BLOCK", block)
+    dataset = build(reader(files=["a.txt"], valid=0, sequence="line"), tmp_path)
+    wanted = ["one two\n", "three\n", "x" * 40 + "\n", "last one"]
+    assert texts(dataset, "train") == wanted
+
+
+def test_line_ends_of_windows(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    dataset = build(Characters(files=["a.txt"], valid=0, sequence="line"), tmp_path)
+    assert texts(dataset, "train") == ["one\n", "two\n"]
+
+
+def test_the_tail_is_for_validation(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name * 80 + "!" * 20)
+    dataset = build(Characters(files=["*.txt"], valid=0.2), tmp_path)
+    assert texts(dataset, "train") == ["a" * 80, "b" * 80]
+    assert texts(dataset, "valid") == ["!" * 20] * 2
+
+
+def test_a_line_goes_where_it_begins(tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"line {i}\n" for i in range(10)))
+    dataset = build(Characters(files=["a.txt"], valid=0.25, sequence="line"), tmp_path)
+    assert texts(dataset, "train") == [f"line {i}\n" for i in range(8)]
+    assert texts(dataset, "valid") == ["line 8\n", "line 9\n"]
+
+
+def test_files_for_validation(tmp_path):
+    for name in ("a", "b", "v"):
+        (tmp_path / f"{name}.txt").write_text(name * 10)
+    named = build(Bytes(files=["*.txt"], valid_files=["v.txt"]), tmp_path)
+    assert texts(named, "train") == ["a" * 10, "b" * 10]
+    assert texts(named, "valid") == ["v" * 10]
+
+
+def test_split_by_file_is_the_same_in_every_folder(tmp_path):
+    found = []
+    for folder in ("one", "two"):
+        base = tmp_path / folder
+        (base / "texts").mkdir(parents=True)
+        for i in range(20):
+            (base / "texts" / f"{i}.txt").write_text(f"{i:02} " * 30)
+        dataset = build(Bytes(files=["texts/*.txt"], split="file", valid=0.2), base)
+        assert dataset.splits["valid"].sequences == 4
+        assert dataset.splits["train"].sequences == 16
+        found.append(texts(dataset, "valid"))
+    assert found[0] == found[1]
+
+
+def test_empty_files_of_a_pattern_are_left_out(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "b.txt").write_text("x" * 10)
+    assert build(Bytes(files=["*.txt"], valid=0), tmp_path).splits["train"].sequences == 1
+
+
+def write_files(folder):
+    (folder / "empty.txt").write_text("")
+    (folder / "latin.txt").write_bytes(b"fine\nGr\xfc\xdfe\n")
+    (folder / "cut.txt").write_bytes("fine\n€".encode()[:-1])
+    (folder / "one.txt").write_text("one")
+    (folder / "folder").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("reader", "settings", "error", "what"),
+    [
+        (Bytes, {"files": ["none.txt"]}, JobError, "none.txt in setting 'files' matches no file"),
+        (Bytes, {"files": ["no*.md"]}, JobError, "matches no file"),
+        (Bytes, {"files": ["folder"]}, JobError, "is a folder; name its files by a pattern"),
+        (Bytes, {"files": ["one.txt"], "valid_files": ["x"]}, JobError, "'valid_files' matches"),
+        (Bytes, {"files": ["empty.txt"]}, DataError, "empty.txt: the file is empty"),
+        (Bytes, {"files": ["empt*"]}, DataError, "holds no data"),
+        (Bytes, {"files": ["empt*"], "split": "file"}, JobError, "all files are empty"),
+        (Bytes, {"files": ["one.txt"], "split": "file"}, JobError, "cannot be split by file"),
+        (Characters, {"files": ["latin.txt"]}, DataError, "line 2: byte 0xfc is not UTF-8"),
+        (Words, {"files": ["cut.txt"]}, DataError, "line 2: byte 0xe2 is not UTF-8"),
+    ],
+)
+def test_wrong_text(tmp_path, reader, settings, error, what):
+    write_files(tmp_path)
+    with pytest.raises(error, match=what) as raised:
+        build(reader(**settings), tmp_path)
+    sentence_of(raised.value)
+    assert not (tmp_path / "dataset").exists()
+    assert not list(tmp_path.glob("dataset*"))
+
+
+def test_a_wrong_setting_is_named():
+    with pytest.raises(JobError, match="valid"):
+        Bytes(files=["x"], valid=1.5)
+    with pytest.raises(JobError, match="did you mean 'files'"):
+        Bytes(file=["x"])
+    with pytest.raises(JobError, match="files"):
+        Bytes()
+
+
+# Python's own sources.
+
+
+def test_python_source(tmp_path):
+    dataset = build(PythonSource(max_bytes=300_000), tmp_path)
+    info = dataset.info()
+    assert info["columns"]["tokens"]["vocabulary"] == 256
+    assert 250_000 < info["steps"] <= 300_000
+    assert 0.05 < info["splits"]["valid"]["steps"] / info["steps"] < 0.15
+    found = [tokens.tobytes() for tokens in read(dataset, "train") + read(dataset, "valid")]
+    sizes = {len(source) for source in found}
+    library = Path(sysconfig.get_path("stdlib")).rglob("*.py")
+    sources = {path.read_bytes() for path in library if path.stat().st_size in sizes}
+    assert sources.issuperset(found)
+
+
+def test_python_source_is_the_same_every_time(tmp_path):
+    hashes = []
+    for name in ("a", "b"):
+        dataset = build_dataset(PythonSource(max_bytes=200_000), tmp_path / name)
+        hashes.append([s.sha256 for split in dataset.splits.values() for s in split.shards])
+    assert hashes[0] == hashes[1]
+
+
+# Tables.
+
+CSV_TEXT = "time,who,x,y\n" + "".join(
+    f"2020-01-{i + 1},{'abc'[i // 8]},{i},{-i}.5\n" for i in range(20)
+)
+
+
+def table(tmp_path, kind):
+    if kind is CSV:
+        (tmp_path / "t.csv").write_text(CSV_TEXT)
+        return "t.csv"
+    columns = {
+        "time": [f"2020-01-{i + 1}" for i in range(20)],
+        "who": ["abc"[i // 8] for i in range(20)],
+        "x": list(range(20)),
+        "y": [-i - 0.5 for i in range(20)],
+    }
+    papq.write_table(pa.table(columns), tmp_path / "t.parquet", row_group_size=7)
+    return "t.parquet"
+
+
+@pytest.mark.parametrize("kind", [CSV, Parquet])
+def test_tables_are_cut_in_the_order_of_time(tmp_path, kind):
+    dataset = build(kind(files=[table(tmp_path, kind)], valid=0.2, test=0.1), tmp_path)
+    assert dataset.columns["values"].width == 2  # columns of text are left out
+    for split, low, high in (("train", 0, 14), ("valid", 14, 18), ("test", 18, 20)):
+        (found,) = read(dataset, split, "values")
+        expected = [
+            [i, -i - 0.5 if kind is Parquet else float(f"{-i}.5")] for i in range(low, high)
+        ]
+        np.testing.assert_array_equal(found, np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize("kind", [CSV, Parquet])
+def test_tables_with_groups_and_a_target(tmp_path, kind):
+    settings = {"values": ["y", "x"], "target": ["x"], "group": "who", "valid": 0.5}
+    dataset = build(kind(files=[table(tmp_path, kind)], **settings), tmp_path)
+    groups = [range(0, 4), range(8, 12), range(16, 18)]
+    assert [v[:, 1].tolist() for v in read(dataset, "train", "values")] == [list(g) for g in groups]
+    assert [v[:, 0].tolist() for v in read(dataset, "train", "target")] == [list(g) for g in groups]
+    last = [v[:, 0].tolist() for v in read(dataset, "valid", "target")]
+    assert last == [[4, 5, 6, 7], [12, 13, 14, 15], [18, 19]]
+
+
+@pytest.mark.parametrize("kind", [CSV, Parquet])
+def test_the_last_groups_for_validation(tmp_path, kind):
+    settings = {"values": ["x"], "group": "who", "valid": 0.34, "split": "sequence"}
+    dataset = build(kind(files=[table(tmp_path, kind)], **settings), tmp_path)
+    assert [len(v) for v in read(dataset, "train", "values")] == [8, 8]
+    assert [v[:, 0].tolist() for v in read(dataset, "valid", "values")] == [[16, 17, 18, 19]]
+
+
+def test_a_group_over_the_border_of_blocks(tmp_path):
+    rows = [f"{i // 40_000},{i}\n" for i in range(200_000)]
+    (tmp_path / "t.csv").write_text("g,x\n" + "".join(rows))  # 2 MB, and pyarrow's blocks are of 1
+    dataset = build(CSV(files=["t.csv"], group="g", values=["x"], valid=0), tmp_path)
+    found = read(dataset, "train", "values")
+    assert [len(v) for v in found] == [40_000] * 5
+    np.testing.assert_array_equal(np.concatenate(found)[:, 0], np.arange(200_000))
+
+
+def test_each_file_is_a_sequence(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("x;y\n" + "1;2\n" * 3)
+    dataset = build(CSV(files=["*.csv"], delimiter=";", valid=0), tmp_path)
+    assert [v.shape for v in read(dataset, "train", "values")] == [(3, 2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "error", "what"),
+    [
+        ("x,y\n1,2\n3,oops\n", {}, DataError, r"line 3: column 'y' is no finite number \('oops'\)"),
+        ("x,y\n1,2\n3,\n", {}, DataError, "line 3: column 'y' has no value"),
+        ("x,y\n1,2\n3,NaN\n", {}, DataError, "line 3: column 'y' is no finite number"),
+        ("x,y\n1,2\n3,inf\n", {}, DataError, "line 3: column 'y' is no finite number"),
+        ("x,y\n1,2\n3\n", {}, DataError, "line 3: 1 cells where the first line names 2"),
+        ('x,y\n"a\nb",2\n', {"values": ["y", "x"]}, DataError, "line 3: column 'x' is no"),
+        ("x,g\n1,a\n2,\n", {"group": "g"}, DataError, "line 3: column 'g' has no value"),
+        ("1,2\n3,4\n", {}, DataError, "line 1: the names of the columns belong here"),
+        ("x,y\n", {"values": ["x"]}, DataError, "holds no data"),
+        ("x,y\na,b\n", {}, JobError, "has no column of numbers"),
+        ("x,y\n1,2\n", {"values": ["z"]}, JobError, r"no column 'z' \(setting 'values'\)"),
+        ("speed,y\n1,2\n", {"target": ["sped"]}, JobError, "did you mean 'speed'"),
+        ("x,y\n1,2\n", {"valid": 0.6, "test": 0.5}, JobError, "leave nothing to train"),
+    ],
+)
+def test_wrong_csv(tmp_path, text, settings, error, what):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(error, match=what) as raised:
+        build(CSV(files=["t.csv"], **settings), tmp_path)
+    sentence_of(raised.value)
+    assert not list(tmp_path.glob("dataset*"))
+
+
+def test_wrong_parquet(tmp_path):
+    papq.write_table(
+        pa.table({"x": [1.0, None, 2.0], "s": ["a", "b", "c"]}), tmp_path / "t.parquet"
+    )
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 no")
+    for settings, error, what in (
+        ({"files": ["t.parquet"]}, DataError, "t.parquet, row 2: column 'x' has no value"),
+        ({"files": ["t.parquet"], "values": ["s"]}, JobError, "holds string, not numbers"),
+        ({"files": ["no.parquet"]}, DataError, "cannot be read as Parquet"),
+    ):
+        with pytest.raises(error, match=what) as raised:
+            build(Parquet(**settings), tmp_path)
+        sentence_of(raised.value)
+
+
+# NumPy arrays.
+
+
+def test_many_sequences_of_an_array(tmp_path):
+    values = np.random.default_rng(0).standard_normal((10, 5, 3))
+    np.save(tmp_path / "a.npy", values)
+    dataset = build(NumPyArrays(files=["a.npy"], valid=0.2), tmp_path)
+    np.testing.assert_array_equal(read(dataset, "train", "values"), values[:8].astype(np.float32))
+    np.testing.assert_array_equal(read(dataset, "valid", "values"), values[8:].astype(np.float32))
+
+
+def test_one_sequence_and_its_target(tmp_path):
+    np.savez(tmp_path / "a.npz", values=np.ones((20, 3)), d=np.arange(20.0)[:, None], other=1)
+    dataset = build(NumPyArrays(files=["a.npz"], target="d"), tmp_path)
+    (target,) = read(dataset, "valid", "target")
+    assert target.tolist() == [[18], [19]]
+    assert [v.shape for v in read(dataset, "train", "values")] == [(18, 3)]
+
+
+def test_arrays_of_tokens(tmp_path):
+    np.save(tmp_path / "train.npy", np.arange(12, dtype=np.uint16).reshape(2, 6))
+    np.save(tmp_path / "valid.npy", np.arange(5))
+    settings = {"files": ["*.npy"], "valid_files": ["valid.npy"], "vocabulary": 1000}
+    dataset = build(NumPyArrays(**settings), tmp_path)
+    assert dataset.columns["tokens"].dtype == "uint16"
+    assert [t.tolist() for t in read(dataset, "valid")] == [[0, 1, 2, 3, 4]]
+    assert dataset.splits["train"].sequences == 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "settings", "error", "what"),
+    [
+        ({"values": np.ones(3)}, {}, DataError, r"of shape \(3,\), but takes numbers"),
+        ({"values": np.array(["a"])}, {}, DataError, "is <U1 of shape"),
+        (
+            {"values": np.ones((3, 1)), "d": np.ones((2, 1))},
+            {"target": "d"},
+            DataError,
+            "same step",
+        ),
+        ({"values": np.ones((3, 1))}, {"target": "d"}, JobError, "has no array 'd'"),
+        ({"a": np.ones((3, 1)), "b": np.ones((3, 1))}, {}, JobError, "holds several arrays"),
+        ({"values": np.full((3, 1), np.nan)}, {}, DataError, "not a finite number"),
+        ({"values": np.arange(9)}, {"vocabulary": 5}, DataError, "token 8 lies outside"),
+        ({"values": np.ones(9)}, {"vocabulary": 5}, DataError, r"takes integers \(T,\)"),
+        ({"values": np.array([{}])}, {}, DataError, "cannot be read as .npy or .npz"),
+    ],
+)
+def test_wrong_arrays(tmp_path, arrays, settings, error, what):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(error, match=what) as raised:
+        build(NumPyArrays(files=["a.npz"], valid=0, **settings), tmp_path)
+    sentence_of(raised.value)
+
+
+def test_a_file_that_is_no_array(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"no array")
+    with pytest.raises(DataError, match=r"a\.npy: cannot be read as \.npy"):
+        build(NumPyArrays(files=["a.npy"]), tmp_path)
+
+
+# By name, as the command line and jobs have them.
+
+
+def test_build_by_name(tmp_path):
+    (tmp_path / "a.txt").write_text("hello " * 50)
+    registry = Registry.load()
+    dataset = build_from_settings(
+        "characters", {"files": ["a.txt"]}, tmp_path / "d", registry, base=tmp_path
+    )
+    assert dataset.info()["steps"] == 300
+    with pytest.raises(PluginError, match="charcters"):
+        build_from_settings("charcters", {"files": ["a.txt"]}, tmp_path / "e", registry)
+    for kind in registry.names("readers"):
+        assert registry.get("readers", kind)
+
+
+def test_a_job_builds_its_dataset_once(tmp_path):
+    (tmp_path / "a.txt").write_text("hello " * 50)
+    registry = Registry.load()
+    table = {
+        "data": {"path": "d", "build": {"reader": "bytes", "files": ["a.txt"]}},
+        "model": {
+            "input": {"kind": "one_hot"},
+            "layers": [{"cell": "elman", "hidden": 3}],
+            "loss": "cross_entropy",
+        },
+    }
+    job = Job.from_dict(table, registry, tmp_path)
+    said = []
+    dataset = ensure_dataset(job, registry, said.append)
+    assert dataset.splits["train"].steps == 270
+    assert (tmp_path / "d" / "dataset.json").exists()
+    assert any("built" in line for line in said)
+    before = (tmp_path / "d" / "shard-00000.arrow").stat().st_mtime_ns
+    (tmp_path / "a.txt").unlink()
+    assert ensure_dataset(job, registry).splits == dataset.splits
+    assert (tmp_path / "d" / "shard-00000.arrow").stat().st_mtime_ns == before
+
+
+# Real data.
+
+
+def test_tiny_shakespeare(tmp_path):
+    text = real_data("tinyshakespeare/input.txt")
+    dataset = build(Characters(files=[str(text)]), tmp_path)
+    assert dataset.columns["tokens"].vocabulary == 65
+    assert dataset.info()["steps"] == 1_115_394
+    whole = "".join(texts(dataset, "train") + texts(dataset, "valid"))
+    assert whole == text.read_text()
+
+
+def test_electricity(tmp_path):
+    path = real_data("ett/ETTh1.csv")
+    dataset = build(CSV(files=[str(path)], valid=0.2, test=0.2), tmp_path)
+    assert dataset.columns["values"].width == 7
+    rows = np.concatenate([read(dataset, s, "values")[0] for s in ("train", "valid", "test")])
+    wanted = np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(1, 8))
+    np.testing.assert_allclose(rows, wanted, rtol=1e-6)
+
+
+def test_lines_of_sentences(tmp_path):
+    path = real_data("multi30k/val.en")
+    dataset = build(Words(files=[str(path)], valid=0, sequence="line"), tmp_path)
+    assert dataset.splits["train"].sequences == 1014
+    lines = path.read_text().splitlines(keepends=True)
+    assert texts(dataset, "train") == [" ".join(line.split()) + "\n" for line in lines]
