@@ -78,6 +78,8 @@ def train(
 
     registry = load_registry(ctx)
     loaded = load_job(job, settings, registry)
+    if loaded.cluster.workers != 1 and workers is None:
+        log(quiet)("one process computes the lanes of all workers; the result is the same")
 
     from rnnfarm.data.build import ensure_dataset
     from rnnfarm.report import Progress

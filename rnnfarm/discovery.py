@@ -146,7 +146,9 @@ def _call(kind: str, function: Callable[[], Any]) -> dict[str, Any]:
     hook = f"{PROJECT}_{kind}"
     with _refusing(f"fails in its hook '{hook}'"):
         result = function()
-    if not isinstance(result, Mapping):
+        if isinstance(result, Mapping):
+            result = dict(result)
+    if not isinstance(result, dict):
         raise RefusedError(
             f"returns {_article(type(result).__name__)} from its hook '{hook}'; "
             "return a mapping from names to parts"
@@ -162,7 +164,7 @@ def _call(kind: str, function: Callable[[], Any]) -> dict[str, Any]:
                 f"gives {part!r} as '{name}' in its hook '{hook}'; "
                 "a part is a class or an import string 'module:Name'"
             )
-    return dict(result)
+    return result
 
 
 def is_import_string(text: str) -> bool:
@@ -185,7 +187,7 @@ def _refusing(what: str) -> Iterator[None]:
     except RefusedError:
         raise
     except (Exception, SystemExit) as error:
-        raise RefusedError(f"{what}: {describe(error)}; mend or update it, or block it") from error
+        raise RefusedError(f"{what}: {describe(error)}; mend, update or block it") from error
 
 
 def describe(error: BaseException) -> str:

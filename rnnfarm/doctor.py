@@ -40,13 +40,14 @@ def examine(registry: Registry) -> dict[str, Any]:
 def text(report: dict[str, Any]) -> str:
     """Return the report as lines for a person."""
     memory = report["memory_bytes"]
+    kernels = {name: "/".join(devices) for name, devices in report["kernels"].items()}
     lines = [
         f"Python    {report['python']} on {report['system']}",
         f"cores     {report['cores']}",
         f"memory    {f'{memory / 2**30:.1f} GiB' if memory else 'unknown'}",
         f"packages  {', '.join(f'{k} {v}' for k, v in report['packages'].items())}",
         f"plugins   {', '.join(f'{k} {v}' for k, v in report['plugins'].items())}",
-        f"kernels   {', '.join(report['kernels']) or 'none'}",
+        f"kernels   {', '.join(f'{k} on {d}' for k, d in kernels.items()) or 'none'}",
     ]
     lines += [
         f"BLAS      {b['name']} {b['version']}, {b['threads']} threads" for b in report["blas"]
@@ -83,15 +84,16 @@ def _plugins(registry: Registry, missing: list[str]) -> dict[str, str]:
     return registry.versions()
 
 
-def _kernels(registry: Registry, missing: list[str]) -> list[str]:
-    loaded = []
+def _kernels(registry: Registry, missing: list[str]) -> dict[str, list[str]]:
+    """Return the devices of each kernel that loads, the most preferred kernel first."""
+    loaded = {}
     for name in registry.names("kernels"):
         try:
-            registry.get("kernels", name)
-            loaded.append(name)
+            loaded[name] = registry.get("kernels", name)
         except PluginError as error:
             missing.append(str(error))
-    return loaded
+    ordered = sorted(loaded.items(), key=lambda item: -item[1].priority)
+    return {name: list(kernel.devices) for name, kernel in ordered}
 
 
 def _blas() -> list[dict[str, Any]]:

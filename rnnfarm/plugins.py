@@ -24,6 +24,15 @@ from rnnfarm.errors import JobError, PluginError, suggestion
 from rnnfarm.hookspecs import KINDS
 
 BLOCK_VARIABLE = "RNNFARM_NO_PLUGINS"
+BASES = {
+    "cells": "rnnfarm.equations.parts:Cell",
+    "losses": "rnnfarm.equations.parts:Loss",
+    "optimizers": "rnnfarm.equations.parts:Optimizer",
+    "schedules": "rnnfarm.settings:Part",
+    "kernels": "rnnfarm.kernels.interface:Kernel",
+    "readers": "rnnfarm.data.reader:Reader",
+    "callbacks": "rnnfarm.settings:Part",
+}
 _PLURALS = {"losses": "loss"}
 
 
@@ -176,13 +185,11 @@ def _load(target: str, who: str) -> Any:
 
 
 def _checked(kind: str, part: Any, who: str) -> Any:
-    from rnnfarm.settings import Part
-
-    if kind == "kernels":
-        return part
-    if not (isinstance(part, type) and issubclass(part, Part)):
+    """Refuse what is no part of its kind, such as a function or an optimizer among the cells."""
+    base = _load(BASES[kind], singular(kind))
+    if not (isinstance(part, type) and issubclass(part, base)):
         raise PluginError(
-            f"{who} is {part!r}, which is no part; derive a class from "
-            f"rnnfarm.{singular(kind).capitalize()}"
+            f"{who} is {part!r}, which is no {singular(kind)}; give a class that is derived from "
+            f"rnnfarm.{base.__name__}"
         )
     return part

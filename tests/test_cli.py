@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,6 +279,25 @@ def test_doctor_without_a_compiler(call: Call, monkeypatch: pytest.MonkeyPatch) 
     report = json.loads(call("doctor", "--json")[1])
     assert report["compiler"] is None
     assert any("no C compiler" in sentence for sentence in report["missing"])
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="compiles a stand-in for the GPU driver")
+def test_doctor_asks_the_gpu_driver(tmp_path: Path) -> None:
+    source = tmp_path / "driver.c"
+    source.write_text(
+        "#include <string.h>\n"
+        "int cuInit(unsigned flags) { return 0; }\n"
+        "int cuDeviceGetCount(int *n) { *n = 2; return 0; }\n"
+        "int cuDeviceGet(int *device, int index) { *device = index + 40; return 0; }\n"
+        "int cuDeviceGetName(char *name, int size, int device) {\n"
+        '    strcpy(name, device == 40 ? "GPU A" : "GPU B"); return 0; }\n'
+    )
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    done = shell("doctor", "--json", LD_LIBRARY_PATH=str(tmp_path))
+    report = json.loads(done.stdout)
+    assert report["gpus"] == ["GPU A", "GPU B"]
+    assert not any("NVIDIA" in sentence for sentence in report["missing"])
 
 
 def test_a_dataset_is_built_shown_and_checked(call: Call, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from rnnfarm import builtin, hookspecs
 from rnnfarm.hookspecs import KINDS, hookimpl
-from rnnfarm.plugins import Registry
+from rnnfarm.plugins import BASES, Registry
 from rnnfarm.settings import Part
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("rnnfarm_")]
@@ -58,9 +59,9 @@ def test_every_built_in_part_loads(kind: str) -> None:
 def test_a_plugin_of_ones_own_comes_through_every_hook(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Own(Part):
-        """A part of a plugin."""
-
+    module_name, _, base_name = BASES[kind].partition(":")
+    base = getattr(importlib.import_module(module_name), base_name)
+    Own = type("Own", (base,), {})
     module = ModuleType("own_plugin")
     module.hook = hookimpl(specname=f"rnnfarm_{kind}")(lambda: {"own": Own})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_plugin", module)

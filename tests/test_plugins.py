@@ -48,9 +48,9 @@ WORKING = {
             return {"demo_optimizer": "demo_good:DemoOptimizer"}
 
         def __getattr__(name):
-            from rnnfarm.settings import Part
+            from rnnfarm.equations.parts import Cell
             if name == "DemoCell":
-                return type(name, (Part,), {"__module__": __name__})
+                return type(name, (Cell,), {"__module__": __name__})
             raise AttributeError(name)
         """),
     "demo-clash": MARKED
@@ -242,7 +242,11 @@ def test_versions_are_those_of_the_loaded_plugins(registry: Registry) -> None:
     [
         ("lost", ["cell 'lost' of plugin 'Demo.Good' 1.2", "does not load", "demo_good.nowhere"]),
         ("absent", ["'demo_good:Absent' does not load: AttributeError"]),
-        ("function", ["is <built-in function print>, which is no part", "rnnfarm.Cell"]),
+        ("function", ["is <built-in function print>, which is no cell", "rnnfarm.Cell"]),
+        (
+            "rnnfarm.builtin.optimizers:Adam",
+            ["is <class 'rnnfarm.builtin.optimizers.Adam'>, which is no cell"],
+        ),
         (
             "demo_cel",
             ["there is no cell 'demo_cel'; did you mean 'demo_cell'?", "not used: plugin"],
