@@ -113,8 +113,6 @@ class DatasetWriter:
                     f"column '{name}': steps of shape {figures.shape[1:]} where the dataset has"
                     f" {column.step_shape()}"
                 )
-            if column.vocabulary is not None and figures.size:
-                _check_tokens(name, column.vocabulary, figures)
         return steps.pop()
 
     def __exit__(
@@ -164,14 +162,6 @@ class DatasetWriter:
 def _place(split: str) -> tuple[int, str]:
     usual = ("train", "valid", "test")
     return (usual.index(split) if split in usual else len(usual)), split
-
-
-def _check_tokens(name: str, vocabulary: int, figures: npt.NDArray[Any]) -> None:
-    if figures.dtype.kind not in "ui":
-        raise DataError(f"column '{name}': tokens are integers, not {figures.dtype}")
-    if int(figures.max()) >= vocabulary or int(figures.min()) < 0:
-        bad = int(figures.max()) if int(figures.max()) >= vocabulary else int(figures.min())
-        raise DataError(f"column '{name}': token {bad} lies outside the vocabulary of {vocabulary}")
 
 
 def refuse_existing(place: Place) -> None:
