@@ -343,6 +343,15 @@ def test_one_sequence_and_its_target(tmp_path):
     assert [v.shape for v in read(dataset, "train", "values")] == [(18, 3)]
 
 
+def test_a_long_array_is_read_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("rnnfarm.builtin.arrays.BLOCK", 7)
+    np.save(tmp_path / "a.npy", np.arange(50.0)[:, None])
+    dataset = build(NumPyArrays(files=["a.npy"], valid=0.2), tmp_path)
+    (train,), (valid,) = (read(dataset, split, "values") for split in ("train", "valid"))
+    assert train[:, 0].tolist() == list(range(40))
+    assert valid[:, 0].tolist() == list(range(40, 50))
+
+
 def test_arrays_of_tokens(tmp_path):
     np.save(tmp_path / "train.npy", np.arange(12, dtype=np.uint16).reshape(2, 6))
     np.save(tmp_path / "valid.npy", np.arange(5))
@@ -366,8 +375,13 @@ def test_arrays_of_tokens(tmp_path):
         ),
         ({"values": np.ones((3, 1))}, {"target": "d"}, JobError, "has no array 'd'"),
         ({"a": np.ones((3, 1)), "b": np.ones((3, 1))}, {}, JobError, "holds several arrays"),
-        ({"values": np.full((3, 1), np.nan)}, {}, DataError, "nan. in step 0 of row 0 of shard"),
-        ({"values": np.arange(9)}, {"vocabulary": 5}, DataError, "5 in step 5 of row 0"),
+        ({"values": np.full((3, 1), np.nan)}, {}, DataError, "column 'values' holds nan"),
+        (
+            {"values": np.arange(9)},
+            {"vocabulary": 5},
+            DataError,
+            "holds 5 at or after index 0, which is outside the vocabulary of 5",
+        ),
         ({"values": np.ones(9)}, {"vocabulary": 5}, DataError, r"takes integers \(T,\)"),
         ({"values": np.array([{}])}, {}, DataError, "cannot be read as .npy or .npz"),
     ],

@@ -42,3 +42,10 @@ def test_text_outside_the_vocabulary():
 def test_bytes_that_are_no_text():
     assert Vocabulary("byte").decode([0x61, 0xFF]) == "a\ufffd"
     assert Vocabulary("byte").size == 256
+
+
+def test_text_comes_piece_by_piece():
+    assert list(Vocabulary("byte").decode_each("aß".encode())) == ["a", "ß", ""]
+    words = Vocabulary("word", ["<unk>", "\n", "one", "two"])
+    assert list(words.decode_each([2, 3, 1, 3, 0])) == ["one", " two", "\n", "two", " <unk>"]
+    assert list(Vocabulary("character", ["a", "b"]).decode_each([1, 0])) == ["b", "a"]

@@ -104,7 +104,7 @@ def test_streams_are_the_naive_ones(made, x, target, batch, window, data):
     rows, split = made
     stride = data.draw(st.integers(1, window))
     if split.steps // batch < max(2, stride):
-        with pytest.raises(JobError, match="take a batch of at most"):
+        with pytest.raises(JobError, match="but a stream needs"):
             Streams(split, input=x, target=target, batch=batch, window=window, stride=stride)
         return
     streams = Streams(split, input=x, target=target, batch=batch, window=window, stride=stride)
@@ -175,6 +175,7 @@ def test_the_dtype_of_values_is_asked_for(tmp_path):
         ({"batch": 0}, "batch 0"),
         ({"window": 0}, "window 0"),
         ({"batch": 7}, "12 steps, so 7 streams of 1, but a stream needs 3; take a batch of at"),
+        ({"window": 40}, "12 steps, so 2 streams of 6, but a stream needs 40; give more data"),
         ({"target": "label"}, "did you mean 'labels'"),
     ],
 )

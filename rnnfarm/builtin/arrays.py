@@ -14,6 +14,8 @@ from rnnfarm.data.tables import TARGET, VALUES
 from rnnfarm.data.text import TOKENS
 from rnnfarm.errors import DataError, JobError, suggestion
 
+BLOCK = 1 << 18  # steps of a long sequence that are read at once
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -63,12 +65,23 @@ class NumPyArrays(Reader):
             first = next(iter(arrays.values()))
             many = first.ndim == (2 if self.vocabulary else 3)
             parts = bounds(len(first), valid)
-            for split, part, _ in cut(parts, 0, len(first)):
-                if not many:
-                    yield Sequence(split, {name: a[part] for name, a in arrays.items()})
-                    continue
-                for i in range(part.start, part.stop):
-                    yield Sequence(split, {name: a[i] for name, a in arrays.items()})
+            for low in range(0, len(first), 1 if many else BLOCK):
+                for split, part, continues in cut(parts, low, 1 if many else BLOCK):
+                    at = low if many else slice(low + part.start, low + part.stop)
+                    figures = {name: array[at] for name, array in arrays.items()}
+                    for name, array in figures.items():
+                        self._check_figures(path, name, array, low)
+                    yield Sequence(split, figures, continues and not many)
+
+    def _check_figures(self, path: Path, name: str, array: npt.NDArray[Any], low: int) -> None:
+        tokens = name == TOKENS
+        good = (array >= 0) & (array < (self.vocabulary or 0)) if tokens else np.isfinite(array)
+        if not good.all():
+            what = f"outside the vocabulary of {self.vocabulary}" if tokens else "not finite"
+            raise DataError(
+                f"{path}: column '{name}' holds {array[~good].flat[0]} at or after index {low},"
+                f" which is {what}; mend the array"
+            )
 
     def _arrays(self, path: Path) -> dict[str, npt.NDArray[Any]]:
         """The arrays of a file by column, checked."""

@@ -39,6 +39,7 @@ def build_dataset(
     refuse_existing(Place.of(path, filesystem))
     for leftover in [] if filesystem is not None else remove_leftovers(path):
         say(f"removed {leftover}, left behind by a build that was killed")
+    say(f"building {path}")
     said = time.monotonic()
     columns = reader.columns()
     with DatasetWriter(

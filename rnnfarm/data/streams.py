@@ -47,10 +47,13 @@ class Streams(Windows):
         self.length = split.steps // batch
         least = max(2, self.stride)
         if self.length < least:
+            most = split.steps // least
+            mend = (
+                f"take a batch of at most {most}, or give more data" if most else "give more data"
+            )
             raise JobError(
                 f"{split.place.shown}: split '{split.name}' has {split.steps} steps, so {batch}"
-                f" streams of {self.length}, but a stream needs {least}; take a batch of at most"
-                f" {split.steps // least}, a shorter stride, or more data"
+                f" streams of {self.length}, but a stream needs {least}; {mend}"
             )
         # Where each stream last read: only a short cut, a window never depends on it.
         self._last: list[Chunk | None] = [None] * batch

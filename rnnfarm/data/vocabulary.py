@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,7 @@ import numpy as np
 from rnnfarm.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -88,13 +89,23 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD."""
-        numbers = [int(i) for i in ids]
+        return "".join(self.decode_each(ids))
+
+    def decode_each(self, ids: Iterable[int] | npt.NDArray[Any]) -> Iterator[str]:
+        """The text of ids piece by piece, as far as it is known after each id."""
         if self.entries is None:
-            return bytes(numbers).decode(errors="replace")
-        pieces = [self.entries[i] for i in numbers]
-        if self.unit == "character":
-            return "".join(pieces)
-        return " ".join(pieces).replace(f" {NEWLINE}", NEWLINE).replace(f"{NEWLINE} ", NEWLINE)
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            for i in ids:
+                if piece := decoder.decode(bytes([int(i)])):
+                    yield piece
+            yield decoder.decode(b"", final=True)
+            return
+        before = NEWLINE
+        for i in ids:
+            entry = self.entries[int(i)]
+            spaced = self.unit == "word" and NEWLINE not in (before, entry)
+            yield f" {entry}" if spaced else entry
+            before = entry
 
 
 def words(text: str) -> list[str]:
