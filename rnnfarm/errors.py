@@ -72,3 +72,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     return f"known: {', '.join(names)}" if names else "there are none"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with what a terminal would act on written as an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

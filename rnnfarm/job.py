@@ -17,8 +17,8 @@ from pydantic_core.core_schema import SerializerFunctionWrapHandler
 from rnnfarm.plugins import Registry
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]  # as far as TOML counts
 
 
 class Table(BaseModel):
@@ -145,6 +145,13 @@ class TrainingTable(Table):
     lanes: Positive = 1
     seed: Count = 0
     dtype: Literal["float32", "float64"] = "float32"
+    threads: Count = Field(
+        default=0, description="threads that compute lanes; 0: one a core. Changes no result"
+    )
+    blas_threads: Positive = Field(
+        default=1,
+        description="threads of one matrix product; part of what the result's last bits depend on",
+    )
     kernel: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     optimizer: OptimizerTable

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rnnfarm import job as tables
-from rnnfarm.errors import JobError, PluginError, RnnfarmError, suggestion
+from rnnfarm.errors import JobError, PluginError, RnnfarmError, printable, suggestion
 from rnnfarm.job import Job, PartTable, Table, without_none
 from rnnfarm.job_checks import Problem, cross_checks, tied_check
 from rnnfarm.plugins import Registry, describe
@@ -50,6 +50,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise JobError(f"{path}: is no valid TOML: {error}; mend the file there") from None
+    except RecursionError:
+        raise JobError(f"{path}: its tables or lists are nested too deeply") from None
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -128,7 +130,7 @@ def read_job(raw: Mapping[str, Any], registry: Registry, base: Path, source: str
 
 
 def _raise(source: str, found: list[Problem], missing: list[Problem]) -> None:
-    sentences = [f"{source}: {path}: {what}" for path, what in found + missing]
+    sentences = [printable(f"{source}: {path}: {what}") for path, what in found + missing]
     if found:
         raise JobError(sentences)
     if missing:
@@ -215,7 +217,9 @@ def _resolved(
         return resolved
     except ValidationError as error:
         keys = set(table.model_fields) - {"settings"}
-        found += [(f"{path}.{where}", what) for where, what in problems(error, model, keys)]
+        found += [
+            (f"{path}.{where}".rstrip("."), what) for where, what in problems(error, model, keys)
+        ]
     except JobError as error:  # a check of the part's own
         found += [(path, sentence) for sentence in error.errors]
     except RnnfarmError:

@@ -192,7 +192,7 @@ def _settings_model(part: type[Part]) -> type[BaseModel]:
         default = getattr(part, name, ...)
         fields[name] = (hint, Field(default=default))
     config = ConfigDict(
-        extra="forbid", arbitrary_types_allowed=False, protected_namespaces=(), title=part.__name__
+        extra="forbid", allow_inf_nan=False, protected_namespaces=(), title=part.__name__
     )
     try:
         return create_model(part.__name__, __config__=config, **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -12,10 +13,13 @@ from typing import Annotated, Any
 import jsonschema
 import pytest
 import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import Field
 
 from rnnfarm.errors import JobError, PluginError, RnnfarmError
 from rnnfarm.job import Job, job_schema, load_job
+from rnnfarm.job_reading import override
 from rnnfarm.plugins import Registry
 from rnnfarm.settings import Part
 
@@ -67,9 +71,12 @@ class Grabbing(Part):
     name: str = "a key of the job file"
 
 
-@pytest.fixture(scope="module")
+REGISTRY = Registry.load()
+
+
+@pytest.fixture
 def registry() -> Registry:
-    return Registry.load()
+    return REGISTRY
 
 
 @pytest.fixture
@@ -424,3 +431,83 @@ def test_the_schema_agrees_with_the_reader_on_right_and_wrong_jobs(registry: Reg
     wrong = tomllib.loads(DESIGN)
     wrong["training"]["optimizer"]["lrr"] = 1
     assert list(validator.iter_errors(wrong))
+
+
+def test_a_file_that_is_nested_too_deeply(write: Any, registry: Registry) -> None:
+    with pytest.raises(JobError, match="nested too deeply"):
+        load_job(write("a = " + "[" * 100_000), (), registry)
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.dates()
+    | st.sampled_from(
+        ["lstm", "adam", "next", "one_hot", "test_job:Picky", "os:getcwd", ":", "a:"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PLACES = [
+    *("data", "data.path", "data.base", "data.build", "data.build.reader", "data.build.max_bytes"),
+    *("model", "model.input", "model.input.size", "model.layers", "model.layers.0"),
+    *("model.layers.1", "model.layers.1.cell", "model.layers.0.zoneout", "model.layers.0.hidden"),
+    *("model.layers.0.extra", "model.output", "model.output.tied", "model.loss", "model.loss.name"),
+    *("training", "training.batch", "training.lanes", "training.stride", "training.clip"),
+    *("training.clip.norm", "training.optimizer", "training.optimizer.lr", "training.schedule"),
+    *("training.callbacks", "training.kernel", "cluster", "cluster.workers", "cluster.workers.min"),
+    *("", "unknown", "unknown.deeper"),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), ANYTHING), max_size=4))
+def test_whatever_a_job_says_it_is_read_or_refused_in_sentences(
+    changes: list[tuple[str, Any]],
+) -> None:
+    raw = tomllib.loads(DESIGN)
+    for place, value in changes:
+        put(raw, place.split("."), value)
+    job, error = read_or_error(raw)
+    if error is not None:
+        assert error.exit_code in (2, 3)
+        assert all(line.startswith("job: ") for line in str(error).splitlines())
+    if job is not None:
+        text = tomli_w.dumps(job.to_dict())
+        assert Job.from_dict(tomllib.loads(text), REGISTRY, Path("/elsewhere")) == job
+
+
+def read_or_error(raw: dict[str, Any]) -> tuple[Job | None, RnnfarmError | None]:
+    try:
+        return Job.from_dict(raw, REGISTRY), None
+    except RnnfarmError as error:
+        return None, error
+
+
+def put(raw: Any, path: list[str], value: Any) -> None:
+    """Set a value at a path, as far as it is there."""
+    for key in path[:-1]:
+        if isinstance(raw, list):
+            raw = raw[int(key)] if key.isdecimal() and int(key) < len(raw) else None
+        elif isinstance(raw, dict):
+            raw = raw.get(key)
+    if isinstance(raw, dict):
+        raw[path[-1]] = value
+    elif isinstance(raw, list) and path[-1].isdecimal() and int(path[-1]) < len(raw):
+        raw[int(path[-1])] = value
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.text(max_size=12) | st.builds("{}={}".format, st.sampled_from(PLACES), st.text()))
+)
+def test_whatever_an_override_says_it_is_read_or_refused_in_sentences(texts: list[str]) -> None:
+    raw = tomllib.loads(DESIGN)
+    with contextlib.suppress(JobError, PluginError):
+        override(raw, texts)
+        Job.from_dict(raw, REGISTRY)
