@@ -49,11 +49,12 @@ def derive(seeds: Mapping[Symbol, Symbol], wanted: list[Symbol]) -> Derivative:
     def arrive(symbol: Symbol, gradient: Symbol) -> None:
         if symbol not in relevant:
             return
+        gradient = _to_width(gradient, symbol)
         if symbol.op == "slice":
             # Slices of one symbol are gathered and joined once, not padded and added.
             pieces.setdefault(symbol.args[0], {}).setdefault(symbol.attribute, []).append(gradient)
         else:
-            parts.setdefault(symbol, []).append(_to_width(gradient, symbol))
+            parts.setdefault(symbol, []).append(gradient)
 
     for symbol, gradient in seeds.items():
         arrive(symbol, gradient)
@@ -133,9 +134,7 @@ def _maximum(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
     return _choose(b <= a, a, b, g)
 
 
-def _choose(
-    first: Symbol, a: Symbol, b: Symbol, gradient: Symbol
-) -> list[tuple[Symbol, Symbol]]:
+def _choose(first: Symbol, a: Symbol, b: Symbol, gradient: Symbol) -> list[tuple[Symbol, Symbol]]:
     where = gradient.graph.apply
     return [(a, where("where", first, gradient, 0.0)), (b, where("where", first, 0.0, gradient))]
 
@@ -171,6 +170,11 @@ def _row_sum(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
     return [(v, g.graph.fill(g, v.width))]
 
 
+def _pick(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
+    v, unit = y.args
+    return [(v, g.graph.make("place", (g, unit), None, v.width))]
+
+
 _RULES: dict[str, Rule] = {
     "add": lambda y, g: [(y.args[0], g), (y.args[1], g)],
     "sub": lambda y, g: [(y.args[0], g), (y.args[1], -g)],
@@ -190,6 +194,7 @@ _RULES: dict[str, Rule] = {
     "where": _where,
     "row_sum": _row_sum,
     "row_max": lambda y, g: [],
+    "pick": _pick,
     "concat": _concat,
     "fill": lambda y, g: [(y.args[0], g.graph.reduce("row_sum", g))],
 }

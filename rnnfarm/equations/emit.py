@@ -8,9 +8,10 @@ from rnnfarm.equations.graph import Symbol
 _UFUNCS = {
     "add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "neg": "negative",
     "tanh": "tanh", "exp": "exp", "log": "log", "sqrt": "sqrt", "abs": "absolute",
-    "minimum": "minimum", "maximum": "maximum",
     "less": "less", "less_equal": "less_equal", "equal": "equal",
 }  # fmt: skip
+#: Further operations whose statements read each argument before they write over it.
+_IN_PLACE = frozenset({"minimum", "maximum", "relu", "softplus", "sigmoid", "copy"})
 
 
 def numpy_calls(symbol: Symbol, args: list[str], out: str) -> list[str]:
@@ -20,10 +21,12 @@ def numpy_calls(symbol: Symbol, args: list[str], out: str) -> list[str]:
     ``np`` and the arrays alone.
     """
     op = symbol.op
+    if op in ("minimum", "maximum"):  # NumPy deprecates a third positional argument of these
+        return [f"np.{op}({', '.join(args)}, out={out})"]
     if op in _UFUNCS:
         return [f"np.{_UFUNCS[op]}({', '.join(args)}, {out})"]
     if op == "relu":
-        return [f"np.maximum({args[0]}, 0.0, {out})"]
+        return [f"np.maximum({args[0]}, 0.0, out={out})"]
     if op == "softplus":
         return [f"np.logaddexp({args[0]}, 0.0, {out})"]
     if op == "sigmoid":
@@ -41,13 +44,31 @@ def numpy_calls(symbol: Symbol, args: list[str], out: str) -> list[str]:
         return [f"np.add.reduce({args[0]}, -1, None, {out}, True)"]
     if op == "row_max":
         return [f"np.maximum.reduce({args[0]}, -1, None, {out}, True)"]
-    if op in ("copy", "fill", "slice"):
+    if op == "pick":
+        unit = _unit_number(symbol.args[1], args[1])
+        return [f"np.copyto({out}, np.take_along_axis({args[0]}, {unit}, -1))"]
+    if op == "place":
+        unit = _unit_number(symbol.args[1], args[1])
+        return [f"{out}.fill(0.0)", f"np.put_along_axis({out}, {unit}, {args[0]}, -1)"]
+    if op == "add_at":
+        unit = _unit_number(symbol.args[2], args[2])
+        start = [] if args[0] == out else [f"np.copyto({out}, {args[0]})"]
+        there = f"np.take_along_axis({out}, {unit}, -1)"
+        return [*start, f"np.put_along_axis({out}, {unit}, {there} + {args[1]}, -1)"]
+    if op in ("copy", "fill"):
         return [f"np.copyto({out}, {args[0]})"]
     raise NotImplementedError(f"the NumPy kernel has no operation {op!r}")
 
 
+def _unit_number(symbol: Symbol, text: str) -> str:
+    """The text of a unit's number as an index array."""
+    return f"{text}.astype(np.intp, copy=False)"
+
+
 def may_overwrite(symbol: Symbol, position: int) -> bool:
     """Whether the result may be written over the argument at ``position``."""
+    if symbol.op == "add_at":
+        return position == 0
     if symbol.op == "where":
         return position == 2
-    return symbol.op in _UFUNCS or symbol.op in ("relu", "softplus", "sigmoid", "copy")
+    return symbol.op in _UFUNCS or symbol.op in _IN_PLACE

@@ -27,6 +27,9 @@ ELEMENTWISE = {
 COMPARISONS = frozenset({"less", "less_equal", "equal"})
 #: Reductions of a row to one number.
 REDUCTIONS = frozenset({"row_sum", "row_max"})
+#: A row's unit by its number: ``pick(v, k)`` is that unit, ``place(g, k)`` is ``g`` there and 0
+#: elsewhere, ``add_at(v, g, k)`` is ``v`` with ``g`` added there.
+INDEXED = frozenset({"pick", "place", "add_at"})
 #: Values that come from outside the equations.
 LEAVES = frozenset({"constant", "input", "parameter", "unit_index"})
 
@@ -303,6 +306,15 @@ class Graph:
                     else f"a comparison is used as a number in {op}; write where(condition, a, b)"
                 )
 
+    def pick(self, symbol: Symbol, unit: Value) -> Symbol:
+        """The unit of each row whose number is ``unit``, of width 1."""
+        number = self.lift(unit)
+        if number.width != 1 or is_condition(number):
+            raise CellError(f"pick(v, k): k is one number a row, not {describe(number)}")
+        if symbol.width == 1:
+            return symbol
+        return self.make("pick", (symbol, number), None, 1)
+
     def reduce(self, op: str, symbol: Symbol) -> Symbol:
         """A reduction of each row to width 1."""
         if symbol.width == 1:
@@ -349,6 +361,9 @@ def _simplify(graph: Graph, op: str, args: tuple[Symbol, ...]) -> Symbol | None:
         return a
     if _is(a, 1.0) and op == "mul":
         return b
+    if op == "add" and "place" in (a.op, b.op) and a.width == b.width:
+        base, placed = (a, b) if b.op == "place" else (b, a)
+        return graph.make("add_at", (base, *placed.args), None, base.width)
     return None
 
 

@@ -2,9 +2,9 @@
 
     from rnnfarm import Cell, affine, sigmoid, tanh
 
-Each takes symbols (and plain numbers) and gives a symbol; the equations are traced once, before any
-number is known. ``+ - * /``, unary ``-``, ``abs()``, ``** n`` and the comparisons ``< <= > >=`` work
-on symbols too.
+Each takes symbols (and plain numbers) and gives a symbol; the equations are traced once, before
+any number is known. ``+ - * /``, unary ``-``, ``abs()``, ``** n`` and the comparisons ``< <= > >=``
+work on symbols too.
 """
 
 from __future__ import annotations
@@ -165,6 +165,22 @@ def row_max(vector: Symbol) -> Symbol:
     Use it where it cancels, as in a stabilised logarithm of a sum of exponentials.
     """
     return vector.graph.reduce("row_max", vector)
+
+
+def pick(vector: Symbol, unit: Value) -> Symbol:
+    """The unit number ``unit`` of each row, of width 1: the logit of a class, say.
+
+    ``unit`` is a whole number from 0 to the vector's width - 1, one a row.
+    """
+    return vector.graph.pick(vector, unit)
+
+
+def split(vector: Symbol, parts: int) -> tuple[Symbol, ...]:
+    """The vector cut into ``parts`` equally wide vectors."""
+    width, rest = divmod(vector.width, parts)
+    if rest:
+        raise CellError(f"split(v, {parts}): v is {vector.width} wide, which does not divide so")
+    return tuple(vector.graph.slice(vector, k * width, (k + 1) * width) for k in range(parts))
 
 
 def unit_index(width: int) -> Symbol:

@@ -1,8 +1,8 @@
 """The parts that are written as equations: ``Cell``, ``Loss`` and ``Optimizer``.
 
 Each has a ``step`` that is called once, with symbols. ``trace_cell``, ``trace_loss`` and
-``trace_optimizer`` call it and check what it gave; a mistake is a ``CellError`` that names the part,
-the file, the line and the mend.
+``trace_optimizer`` call it and check what it gave; a mistake is a ``CellError`` that names the
+part, the file, the line and the mend.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Cell(Part):
         """Widths of those states that are not ``hidden`` wide (a projection's, say)."""
         return {}
 
-    def step(self, x: Symbol, *states: Symbol) -> Any:
+    def step(self, *symbols: Any, **named: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def state_widths(self, hidden: int) -> dict[str, int]:
@@ -60,7 +60,7 @@ class Loss(Part):
 
     ``step(output, target)`` gives the loss of one step; units are summed. ``target`` is one class
     number (width 1) where ``target_kind`` is ``"classes"``, and a row of values where it is
-    ``"values"``. A loss that is no such function overrides ``rnnfarm.nn.loss``'s protocol instead.
+    ``"values"``. A loss that is no such function (CTC) writes ``evaluate`` in place of ``step``.
     """
 
     target_kind: ClassVar[Literal["classes", "values"]] = "values"
@@ -72,12 +72,17 @@ class Loss(Part):
         """The width of the network's output for a target of ``width`` values or classes."""
         return width
 
-    def step(self, output: Symbol, target: Symbol) -> Symbol:
+    def step(self, *symbols: Any, **named: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def ignored(self, target: Symbol) -> Symbol | None:
         """A comparison that is true for a target that does not count, or None."""
         return None
+
+    #: A loss that is no equation of one step overrides this with a method
+    #: ``evaluate(output, target, valid, d_output) -> (total, count)`` on arrays, which does what
+    #: ``rnnfarm.nn.loss.LossFunction.__call__`` says; several threads may call it at once.
+    evaluate: ClassVar[Callable[..., tuple[float, int]] | None] = None
 
 
 class Optimizer(Part):
@@ -91,7 +96,7 @@ class Optimizer(Part):
     lr: float = 1e-3
     weight_decay: float = 0.0
 
-    def step(self, param: Symbol, grad: Symbol, *states: Symbol, lr: Symbol, t: Symbol) -> Any:
+    def step(self, *symbols: Any, **named: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
 
@@ -163,6 +168,8 @@ def trace_loss(loss: Loss, outputs: int, targets: int) -> LossTrace:
     rows = _run(trace, loss, lambda: loss.step(output, target))
     _check_number(loss, "its loss", rows, graph)
     ignored = _run(trace, loss, lambda: loss.ignored(target))
+    if graph.parameters:
+        _fail(loss, "a loss has no learned parameters")
     if ignored is not None and not (isinstance(ignored, Symbol) and is_condition(ignored)):
         _fail(loss, f"ignored() must give a comparison such as equal(target, 0), not {ignored!r}")
     return LossTrace(graph, output, target, row_sum(rows), ignored)
@@ -183,12 +190,13 @@ def trace_optimizer(optimizer: Optimizer) -> OptimizerTrace:
     graph = trace.graph
     names = ["param", "grad", *optimizer.states, "lr", "t"]
     if len(set(names)) < len(names):
-        _fail(optimizer, f"its states {optimizer.states} must differ from each other and from {names[:2]}")
+        _fail(
+            optimizer,
+            f"its states {optimizer.states} must differ from each other and from {names[:2]}",
+        )
     inputs = {name: graph.input(name, 1) for name in names}
     given = [inputs[name] for name in names[:-2]]
-    result = _run(
-        trace, optimizer, lambda: optimizer.step(*given, lr=inputs["lr"], t=inputs["t"])
-    )
+    result = _run(trace, optimizer, lambda: optimizer.step(*given, lr=inputs["lr"], t=inputs["t"]))
     new = result if isinstance(result, tuple | list) else (result,)
     wanted = ["param", *optimizer.states]
     if len(new) != len(wanted):
@@ -198,6 +206,9 @@ def trace_optimizer(optimizer: Optimizer) -> OptimizerTrace:
     if graph.parameters:
         _fail(optimizer, "an optimizer has no learned parameters; use states")
     return OptimizerTrace(graph, inputs, dict(zip(wanted, new, strict=True)))
+
+
+Equations = Cell | Loss | Optimizer
 
 
 def part_name(part: Part) -> str:
@@ -216,7 +227,7 @@ def _check_state_names(cell: Cell) -> None:
         _fail(cell, f"states = {names!r}: {bad[0]!r} is no Python name")
 
 
-def _check_number(part: Part, what: str, symbol: object, graph: Graph) -> None:
+def _check_number(part: Equations, what: str, symbol: object, graph: Graph) -> None:
     if not isinstance(symbol, Symbol):
         _fail(part, f"{what} is {symbol!r}, which is no symbol; compute it from the arguments")
     elif symbol.graph is not graph:
@@ -256,6 +267,8 @@ def _place(error: BaseException) -> str:
     return place
 
 
-def _fail(part: Part, message: str) -> None:
+def _fail(part: Equations, message: str) -> None:
     code = type(part).step.__code__
-    raise CellError(f"{part_name(part)}: {message} ({code.co_filename}, line {code.co_firstlineno})")
+    raise CellError(
+        f"{part_name(part)}: {message} ({code.co_filename}, line {code.co_firstlineno})"
+    )

@@ -1,0 +1,41 @@
+"""How the learning rate changes over a run: the base of every schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rnnfarm.settings import Part
+
+
+class Schedule(Part):
+    """A factor of the optimizer's learning rate, step by step.
+
+    A subclass writes ``factor``. Every schedule has a warm-up, before which its own course does not
+    begin.
+
+    warmup: the number of steps in which the factor rises from 1 / warmup to 1.
+    """
+
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of step ``step`` (from 1) of a run of ``steps`` steps."""
+        past = max(0, step - self.warmup - 1)
+        rise = min(1.0, step / self.warmup) if self.warmup else 1.0
+        return rise * self.factor(past, max(1, steps - self.warmup))
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor after ``step`` of the ``steps`` steps that follow the warm-up."""
+        raise NotImplementedError(f"{type(self).__name__} has no factor")
+
+    def observe(self, valid_loss: float) -> None:
+        """Called with the loss of every evaluation."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep, as JSON has it."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave."""
