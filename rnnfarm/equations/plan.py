@@ -8,9 +8,9 @@
 3. derives the backward;
 4. sorts every operation into the region where it runs once for as many steps as possible.
 
-Forward, the regions are ``once`` (parameters alone), ``prologue`` (whole window: all that depends on
-``x`` alone) and the ``stages`` of one time step. Backward they are ``backward_once``, one reversed
-time step (``backward_step``) and ``epilogue`` (whole window: input gradients, weight gradients).
+Forward, the regions are ``once`` (parameters alone), ``prologue`` (whole window: all that depends
+on ``x`` alone) and the ``stages`` of one time step. Backward they are ``backward_once``, one
+reversed time step (``backward_step``) and ``epilogue`` (whole window: input and weight gradients).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from rnnfarm.equations.instrument import PlanOptions, Step, instrument
 from rnnfarm.equations.parts import Cell, trace_cell
 
 #: Operations that are computed again in the backward rather than kept.
-CHEAP = frozenset(
-    "add sub mul neg where less less_equal equal relu minimum maximum abs slice fill concat".split()
-)
+CHEAP = frozenset({
+    "add", "sub", "mul", "neg", "where", "less", "less_equal", "equal", "relu", "minimum",
+    "maximum", "abs", "slice", "fill", "concat",
+})  # fmt: skip
 #: Inputs that are the same at every step of a window.
 PER_WINDOW = ("drop:", "initial:")
 
@@ -163,7 +164,11 @@ def _with_backward(plan: Plan, step: Step) -> Plan:
     joined = {g for _, _, g in found.weights}
     summed = {name: _apart(g, joined) for name, g in found.vectors.items()}
     gradients = [*joined, *(part for parts in summed.values() for part in parts)]
-    ends = [*(d for d in d_states.values() if d is not None), *([d_x] if d_x is not None else []), *gradients]
+    ends = [
+        *(d for d in d_states.values() if d is not None),
+        *([d_x] if d_x is not None else []),
+        *gradients,
+    ]
     vectors = {vector for _, vector, _ in found.weights}
     backward = ancestors([*ends, *vectors])
     arriving = depends_on(backward, set(incoming.values()) & backward)
@@ -176,6 +181,7 @@ def _with_backward(plan: Plan, step: Step) -> Plan:
     epilogue = _region(later, at_hand | looped, timed)
     needed_later = {arg for s in epilogue for arg in s.args} | set(gradients)
     needed_later |= {d_x} if d_x is not None else set()
+    only_in_loop = looped | set(incoming.values())
     return replace(
         plan,
         inputs=_inputs(graph),
@@ -185,7 +191,7 @@ def _with_backward(plan: Plan, step: Step) -> Plan:
         backward_once=_region_once(plan, (*loop, *epilogue), ends, timed),
         backward_step=loop,
         epilogue=epilogue,
-        kept=ordered({_base(s) for s in needed_later if s in looped}),
+        kept=ordered({_base(s) for s in needed_later if s in only_in_loop}),
         weight_gradients=tuple(WeightGradient(*entry) for entry in found.weights),
         vector_gradients=summed,
     )

@@ -1,14 +1,14 @@
 """The NumPy kernel: the reference that specifies what every other kernel computes.
 
-From a plan it writes the source of two Python functions, ``forward`` and ``backward``, in which each
-operation is one NumPy call into a preallocated buffer. Nothing of the plan is interpreted while a
-window runs.
+From a plan it writes the source of two Python functions, ``forward`` and ``backward``, in which
+each operation is one NumPy call into a preallocated buffer. Nothing of the plan is interpreted
+while a window runs.
 """
 
 from __future__ import annotations
 
-import itertools
 import linecache
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,12 +122,9 @@ class NumPyWindowKernel(WindowKernel):
         return {name: workspace.whole[f"state_{name}"][step] for name in self.plan.states}
 
 
-_serial = itertools.count()
-
-
 def _compile(source: str, name: str, plan: Plan) -> Any:
     """The function that the source defines; its lines show in tracebacks and profiles."""
-    filename = f"<rnnfarm {plan.cell} {name} {next(_serial)}>"
+    filename = f"<rnnfarm {plan.cell} {name} {zlib.crc32(source.encode()):08x}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     namespace: dict[str, Any] = {"np": np}
     exec(compile(source, filename, "exec"), namespace)

@@ -106,16 +106,16 @@ def _write_backward_steps(plan: Plan, writer: _Writer) -> None:
             kept = writer.window_places[symbol]
             writer.add(f"np.copyto({writer.view(kept)}, {writer.at_step(symbol)})")
     writer.steps(plan.backward_step, {s: n for n, s in plan.d_states.items() if s is not None})
-    for name, symbol in plan.d_states.items():
+    for name, gradient in plan.d_states.items():
         if name == output:
             continue
-        text = "0.0" if symbol is None else writer.at_step(symbol)
+        text = "0.0" if gradient is None else writer.at_step(gradient)
         if text != f"d_{name}":
             writer.local(f"d_{name}", f'ws.whole["d_{name}"]')
             writer.add(f"np.copyto(d_{name}, {text})")
     # The gradient that arrives at the step before: this step's, and that of its own output.
-    symbol = plan.d_states[output]
-    text = "0.0" if symbol is None else writer.at_step(symbol)
+    gradient = plan.d_states[output]
+    text = "0.0" if gradient is None else writer.at_step(gradient)
     writer.add("if t:")
     writer.add(f"    np.add({text}, d_out[t - 1], d_{output})")
     writer.add("else:")
@@ -131,16 +131,22 @@ def _write_epilogue(plan: Plan, writer: _Writer) -> None:
     for gradient in plan.weight_gradients:
         rows, arriving = writer.flat(gradient.vector), writer.flat(gradient.gradient)
         for weight, start, stop in _spans(gradient.weights):
-            part = arriving if len(gradient.weights) == 1 else f"{arriving}[:, {start}:{stop}]"
-            writer.add(f'np.matmul({rows}.T, {part}, grads["{weight.name}"])')
+            own = arriving if len(gradient.weights) == 1 else f"{arriving}[:, {start}:{stop}]"
+            writer.add(f'np.matmul({rows}.T, {own}, grads["{weight.name}"])')
     for name, parts in plan.vector_gradients.items():
         start = 0
         for part in parts:
             stop = start + part.width
             target = f'grads["{name}"]' + (f"[{start}:{stop}]" if len(parts) > 1 else "")
-            writer.add(f"np.add.reduce(np.add.reduce({writer.over_window(part)}, 1), 0, None, {target})")
+            if all(s.op in ("constant", "fill") for s in ancestors([part])):
+                # Only the part of a vector that nothing uses has a constant gradient.
+                writer.add(f"{target}[...] = 0.0")
+            else:
+                rows = writer.over_window(part)
+                writer.add(f"np.add.reduce(np.add.reduce({rows}, 1), 0, None, {target})")
             start = stop
-    reached = {w.name for g in plan.weight_gradients for w in g.weights} | set(plan.vector_gradients)
+    reached = {w.name for g in plan.weight_gradients for w in g.weights}
+    reached |= set(plan.vector_gradients)
     for name in plan.parameters:
         if name not in reached:
             writer.add(f'grads["{name}"].fill(0.0)')
@@ -216,13 +222,20 @@ class _Writer:
     def _text(self, symbol: Symbol, places: dict[Symbol, Place], stepwise: bool) -> str:
         if symbol.op == "constant":
             return repr(symbol.attribute)
-        if symbol in places:
-            place = places[symbol]
-        elif symbol.op == "slice" and symbol.args[0] in places:
-            base, (start, stop) = places[symbol.args[0]], symbol.attribute
-            place = Place(base.buffer, base.start + start, base.start + stop, base.first)
-        else:
+        place = places.get(symbol) or self._part(symbol, places)
+        if place is None:
             return self._leaf(symbol, stepwise)
+        return self._place_text(place, stepwise)
+
+    @staticmethod
+    def _part(symbol: Symbol, places: dict[Symbol, Place]) -> Place | None:
+        """Where a slice lies within what it is a slice of."""
+        if symbol.op != "slice" or symbol.args[0] not in places:
+            return None
+        base, (start, stop) = places[symbol.args[0]], symbol.attribute
+        return Place(base.buffer, base.start + start, base.start + stop, base.first)
+
+    def _place_text(self, place: Place, stepwise: bool) -> str:
         if stepwise or not self.buffers[place.buffer].timed:
             return self.view(place)
         name = "all_" + _view_name(place, self.buffers[place.buffer])
@@ -386,7 +399,7 @@ class _Writer:
     def _gradient_place(
         self, symbol: Symbol, d_states: dict[Symbol, str], last: dict[Symbol, float], position: int
     ) -> Place | None:
-        """A state's gradient goes straight to where the step before looks for it, if that is free."""
+        """A state's gradient goes straight to where the step before reads it, if that is free."""
         name = d_states.get(symbol)
         if name is None or name == self.plan.output:
             return None
@@ -426,9 +439,18 @@ class _Writer:
             arg = self.flat(symbol.args[0]) if windowed else self.at_step(symbol.args[0])
             out = self.flat(symbol) if windowed else out
             self.add(f"np.matmul({arg}, {self._weight(symbol)}, {out})")
+        elif symbol.op == "slice":
+            self.add(f"np.copyto({out}, {self._sliced(symbol, windowed)})")
         else:
             for line in numpy_calls(symbol, [str(text(a)) for a in symbol.args], out):
                 self.add(line)
+
+    def _sliced(self, symbol: Symbol, windowed: bool) -> str:
+        """The text of a slice as part of its base, whatever place it has itself."""
+        place = self._part(symbol, self.window_places if windowed else self.step_places)
+        if place is None:
+            return self._leaf(symbol, stepwise=not windowed)
+        return self._place_text(place, stepwise=not windowed)
 
     def _join(self, symbol: Symbol, windowed: bool) -> None:
         """Copy those parts that were not computed in place."""
