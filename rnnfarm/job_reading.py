@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from rnnfarm import job as tables
+from rnnfarm.discovery import describe
 from rnnfarm.errors import JobError, PluginError, RnnfarmError, printable, suggestion
 from rnnfarm.job import Job, PartTable, Table, without_none
 from rnnfarm.job_checks import Problem, cross_checks, tied_check
-from rnnfarm.plugins import Registry, describe
+from rnnfarm.plugins import Registry
 from rnnfarm.settings import REQUIRED, plain, problems, validate
 
 SECTIONS: dict[str, type[Table]] = {

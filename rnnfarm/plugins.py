@@ -28,10 +28,10 @@ BASES = {
     "cells": "rnnfarm.equations.parts:Cell",
     "losses": "rnnfarm.equations.parts:Loss",
     "optimizers": "rnnfarm.equations.parts:Optimizer",
-    "schedules": "rnnfarm.settings:Part",
+    "schedules": "rnnfarm.training.schedule:Schedule",
     "kernels": "rnnfarm.kernels.interface:Kernel",
     "readers": "rnnfarm.data.reader:Reader",
-    "callbacks": "rnnfarm.settings:Part",
+    "callbacks": "rnnfarm.training.callback:Callback",
 }
 _PLURALS = {"losses": "loss"}
 

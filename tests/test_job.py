@@ -21,7 +21,7 @@ from rnnfarm.errors import JobError, PluginError, RnnfarmError
 from rnnfarm.job import Job, job_schema, load_job
 from rnnfarm.job_reading import override
 from rnnfarm.plugins import Registry
-from rnnfarm.settings import Part
+from rnnfarm.training.callback import Callback
 
 SMALLEST = """
 [data]
@@ -53,7 +53,7 @@ workers = 2
 """
 
 
-class Picky(Part):
+class Picky(Callback):
     """A callback's settings, as a plugin would declare them."""
 
     level: Annotated[int, Field(ge=1, le=9)]
@@ -67,7 +67,7 @@ class Picky(Part):
             raise RuntimeError("nine")
 
 
-class Grabbing(Part):
+class Grabbing(Callback):
     name: str = "a key of the job file"
 
 

@@ -197,6 +197,21 @@ def test_every_other_command_still_works(command: tuple[str, ...], run: Run) -> 
         assert "demo-raises" in done.stdout + done.stderr
 
 
+def test_a_job_that_needs_a_refused_plugin_says_so_and_exits_with_3(
+    run: Run, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(
+        '[data]\npath = "nowhere"\n[model]\ninput = { kind = "one_hot" }\nloss = "cross_entropy"\n'
+        'layers = [{ cell = "raised", hidden = 4 }]\n'
+    )
+    done = run("train", str(job))
+    assert done.returncode == 3
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith(f"rnnfarm: {job}: model.layers.0.cell: there is no cell 'raised'")
+    assert "plugin 'demo-raises' 1.2 (entry point 'demo_raises_point = demo_raises')" in sentence
+
+
 def test_the_plain_list_says_what_was_refused_and_why(run: Run) -> None:
     done = run("plugins")
     assert "Demo.Good 1.2" in done.stdout
