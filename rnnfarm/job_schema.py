@@ -59,9 +59,12 @@ def _one_part(
     required = list(plain.get("required", []))
     variant = {"type": "object", "title": name, "properties": properties, "required": required}
     try:
-        model = registry.get(table.kind, name).settings_model()
+        part = registry.get(table.kind, name)
+        model = part.settings_model()
     except PluginError:
         return variant
+    if part.__doc__:
+        variant["description"] = part.__doc__.strip().splitlines()[0]
     prefix = f"{table.kind}.{name}."
     settings = model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
     for inner, definition in settings.pop("$defs", {}).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -69,6 +70,8 @@ def print_table(report: dict[str, Any]) -> None:
 
 def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and exit with its code; what is raised becomes a sentence on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal is no failed run
     try:
         command.main(args=arguments, prog_name="rnnfarm", standalone_mode=False)
         code = 0

@@ -243,6 +243,12 @@ def test_a_closed_pipe_is_no_error_to_tell_of() -> None:
     assert done.stderr == ""
 
 
+def test_a_terminal_without_unicode_gets_escapes() -> None:
+    done = shell("data", "build", "--help", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "\\u2026" in done.stdout
+
+
 def test_explain_shows_a_cell(call: Call) -> None:
     code, out, err = call("explain", "lstm", "--inputs", "3", "--hidden", "2")
     assert (code, err) == (0, "")

@@ -419,6 +419,7 @@ def test_the_schema_holds_the_settings_of_the_parts(registry: Registry) -> None:
     (adam,) = [o for o in optimizers if o.get("title") == "adam"]
     assert adam["properties"]["name"] == {"const": "adam"}
     assert "lr" in adam["properties"]
+    assert adam["description"].startswith("Running means of gradients")
     assert adam["additionalProperties"] is False
     cells = {c.get("title") for c in definitions["LayerTable"]["anyOf"]}
     assert cells >= set(registry.names("cells"))
