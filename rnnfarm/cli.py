@@ -81,12 +81,11 @@ def train(
     if loaded.cluster.workers != 1 and workers is None:
         log(quiet)("one process computes the lanes of all workers; the result is the same")
 
-    from rnnfarm.data.build import ensure_dataset
     from rnnfarm.report import Progress
-    from rnnfarm.training.loop import train as train_job
+    from rnnfarm.training.session import train as train_job
 
-    ensure_dataset(loaded, registry, log(quiet))
     progress = Progress(quiet=quiet)
+    out = out or Path("runs") / job.stem
     result = train_job(loaded, registry, out=out, resume=resume, progress=progress).to_dict()
     if as_json:
         print_json(result)

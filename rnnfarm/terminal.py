@@ -65,7 +65,8 @@ def print_table(report: dict[str, Any]) -> None:
     width = max(map(len, report))
     for key, value in report.items():
         if key != "schema":
-            click.echo(f"{key:<{width}}  {'-' if value is None else value}")
+            shown = f"{value:.6g}" if isinstance(value, float) else value
+            click.echo(f"{key:<{width}}  {'-' if value is None else shown}")
 
 
 def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
