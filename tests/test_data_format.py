@@ -293,6 +293,40 @@ def test_a_killed_build_leaves_no_dataset_and_is_cleaned_up(tmp_path):
     assert open_dataset(path).verify() == []
 
 
+SHORT = """
+import sys
+import numpy as np
+from rnnfarm.data import Column, DatasetWriter
+
+print("ready", flush=True)
+with DatasetWriter(sys.argv[1], {"t": Column.tokens(256)}, shard_bytes=1 << 14) as writer:
+    for n in range(300):
+        writer.append("train", {"t": np.full(1000, n % 256)})
+print("done", flush=True)
+"""
+
+
+def test_a_build_killed_at_any_moment_leaves_a_whole_dataset_or_none(tmp_path):
+    whole = 0
+    for kill in range(10):
+        path = tmp_path / f"d{kill}"
+        command = [sys.executable, "-c", SHORT, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(0.003 * kill)
+            child.kill()
+        if path.exists():
+            dataset = open_dataset(path)
+            assert dataset.verify() == []
+            assert dataset.splits["train"].steps == 300_000
+            whole += 1
+        else:
+            remove_leftovers(path)
+            build_dataset(_Tiny(), path)
+        assert not [p for p in tmp_path.glob(f"d{kill}.building-*") if (p / "lock").exists()]
+    assert whole < 10
+
+
 class _Tiny:
     def columns(self):
         return {"t": Column.tokens(256)}
