@@ -1,6 +1,89 @@
 """rnnfarm: recurrent cells written as equations, trained by truncated backpropagation through time.
 
-Names are loaded at first use, so that ``import rnnfarm`` costs no NumPy.
+Names are loaded at first use, so that ``import rnnfarm`` imports neither NumPy nor pyarrow.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rnnfarm.equations.language import (
+        affine,
+        equal,
+        exp,
+        layer_norm,
+        log,
+        maximum,
+        minimum,
+        parameter,
+        relu,
+        row_max,
+        row_sum,
+        sigmoid,
+        sign,
+        softplus,
+        sqrt,
+        tanh,
+        unit_index,
+        where,
+    )
+    from rnnfarm.equations.parts import Cell, Loss, Optimizer
+    from rnnfarm.hookspecs import hookimpl
+    from rnnfarm.nn.api import Recurrent
+    from rnnfarm.training.api import train
+
+_HOME = {
+    "rnnfarm.equations.language": (
+        "affine equal exp layer_norm log maximum minimum parameter relu row_max row_sum sigmoid "
+        "sign softplus sqrt tanh unit_index where"
+    ),
+    "rnnfarm.equations.parts": "Cell Loss Optimizer",
+    "rnnfarm.hookspecs": "hookimpl",
+    "rnnfarm.nn.api": "Recurrent",
+    "rnnfarm.training.api": "train",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = [
+    "Cell",
+    "Loss",
+    "Optimizer",
+    "Recurrent",
+    "__version__",
+    "affine",
+    "equal",
+    "exp",
+    "hookimpl",
+    "layer_norm",
+    "log",
+    "maximum",
+    "minimum",
+    "parameter",
+    "relu",
+    "row_max",
+    "row_sum",
+    "sigmoid",
+    "sign",
+    "softplus",
+    "sqrt",
+    "tanh",
+    "train",
+    "unit_index",
+    "where",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'rnnfarm' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -158,7 +158,7 @@ class Symbol:
             "exp, log, sqrt, …"
         )
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __float__
 
     def __iter__(self) -> Iterator[Symbol]:
         raise CellError(

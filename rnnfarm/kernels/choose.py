@@ -1,0 +1,117 @@
+"""Choosing the kernel that runs a plan.
+
+Among the kernels that support a plan the one of highest priority is taken that agrees with the
+NumPy reference in a self-check on this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.equations.plan import Plan
+from rnnfarm.errors import DeviceError, JobError, suggestion
+from rnnfarm.kernels.interface import Kernel, WindowKernel
+from rnnfarm.kernels.numpy import NumPyKernel
+
+log = logging.getLogger("rnnfarm")
+REFERENCE = "numpy"
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """Where and with what plans are to run.
+
+    Attributes:
+        kernels: the kernels that there are, by name.
+        wanted: the name of one, or ``auto``.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        dtype: ``float32`` or ``float64``.
+    """
+
+    kernels: Mapping[str, Kernel]
+    wanted: str = "auto"
+    device: str = "auto"
+    dtype: str = "float32"
+
+    def build(self, plan: Plan) -> tuple[str, WindowKernel]:
+        """The name of the chosen kernel, and the plan compiled by it.
+
+        Raises JobError for a kernel that there is not, DeviceError where none can run the plan.
+        """
+        if self.wanted != "auto" and self.wanted not in self.kernels:
+            raise JobError(
+                f"training.kernel: there is no kernel {self.wanted!r}; "
+                + suggestion(self.wanted, [*self.kernels, "auto"])
+            )
+        reasons = []
+        for name, kernel in sorted(self.kernels.items(), key=lambda item: -item[1].priority):
+            if self.wanted not in ("auto", name):
+                continue
+            refusal = kernel.refusal(plan, self._device(kernel), self.dtype)
+            if refusal is None:
+                built = kernel.build(plan, self.dtype)
+                refusal = None if name == REFERENCE else self_check(built, plan, self.dtype)
+                if refusal is None:
+                    return name, built
+                log.warning(
+                    "the kernel %r is not used for %s: %s; please report this to its authors",
+                    name, plan.cell, refusal,
+                )  # fmt: skip
+            reasons.append(f"{name}: {refusal}")
+        raise DeviceError(
+            f"no kernel can run {plan.cell} in {self.dtype} on device {self.device!r} "
+            f"({'; '.join(reasons) or 'none is installed for it'}); "
+            'set training.device = "auto" and training.kernel = "auto"'
+        )
+
+    def _device(self, kernel: Kernel) -> str:
+        return kernel.devices[0] if self.device == "auto" else self.device
+
+
+def self_check(kernel: WindowKernel, plan: Plan, dtype: str) -> str | None:
+    """None where a small window, forward and backward, agrees with the reference."""
+    reference = NumPyKernel().build(plan, dtype)
+    tolerance = 1e-4 if dtype == "float32" else 1e-9
+    try:
+        ours, theirs = _small_window(kernel, plan, dtype), _small_window(reference, plan, dtype)
+    except Exception as error:  # whatever a foreign kernel raises, the run goes on without it
+        return f"it failed its self-check with {type(error).__name__}: {error}"
+    for what, value in theirs.items():
+        scale = float(np.max(np.abs(value), initial=1.0))
+        difference = float(np.max(np.abs(ours[what] - value), initial=0.0)) / scale
+        if not difference <= tolerance:
+            return f"its {what} differs from the reference by {difference:.1e}"
+    return None
+
+
+def _small_window(kernel: WindowKernel, plan: Plan, dtype: str) -> dict[str, Any]:
+    """All results of one window of random numbers."""
+    random = np.random.Generator(np.random.Philox(key=[1, 2]))
+    steps, rows = 5, 3
+
+    def draw(*shape: int) -> Any:
+        return random.standard_normal(shape).astype(dtype)
+
+    parameters = {name: 0.5 * draw(*p.shape) for name, p in plan.parameters.items()}
+    states = {name: draw(rows, width) for name, width in plan.states.items()}
+    extras: dict[str, Any] = {}
+    for name, symbol in plan.inputs.items():
+        if name.endswith("?"):
+            extras[name] = random.random((steps, rows, symbol.width)) < 0.5
+        elif name.startswith(("drop:", "initial:")):
+            extras[name] = draw(rows, symbol.width)
+    x, d_output = draw(steps, rows, plan.width_in), draw(steps, rows, plan.states[plan.output])
+    workspace = kernel.workspace(steps, rows)
+    results = {"output": kernel.forward(workspace, parameters, x, states, extras).copy()}
+    if plan.options.training:
+        gradients = {name: np.zeros_like(value) for name, value in parameters.items()}
+        d_x, d_states = kernel.backward(workspace, d_output, {}, gradients)
+        results["gradient of x"] = d_x
+        results |= {f"gradient of {name}": value for name, value in gradients.items()}
+        results |= {f"gradient of the state {name}": value for name, value in d_states.items()}
+    return results

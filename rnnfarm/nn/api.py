@@ -1,0 +1,191 @@
+"""One recurrent layer on plain arrays, for notebooks and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnfarm.equations.parts import Cell
+from rnnfarm.errors import JobError
+from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.interface import Kernel
+from rnnfarm.nn.arena import Layout
+from rnnfarm.nn.initialize import initial_values
+from rnnfarm.nn.layer import FloatArray, Memory, Pass
+from rnnfarm.nn.recurrent import Recurrence, RecurrentLayer
+
+Arrays = dict[str, FloatArray]
+
+
+class Saved:
+    """What ``backward`` needs of a ``forward``; each forward makes its own."""
+
+    def __init__(self, run: Pass, backward: Any, rows: int) -> None:
+        self.run = run
+        self.backward = backward
+        self.rows = rows
+
+
+class Recurrent:
+    """A cell over a window of steps.
+
+    Args:
+        cell: the cell, such as ``LSTM()``, or the name of one, such as ``"lstm"``.
+        inputs: the input's width I.
+        hidden: the hidden width H.
+        dtype: ``float32`` or ``float64``.
+        kernel: a kernel's name, or ``auto``.
+        initial, zoneout, recurrent_dropout: as in ``rnnfarm.nn.recurrent.Recurrence``.
+
+    >>> layer = Recurrent("lstm", inputs=3, hidden=4)
+    >>> parameters = layer.init(seed=0)
+    >>> y, states, saved = layer.forward(parameters, np.zeros((5, 2, 3)))   # (T, B, I)
+    >>> y.shape
+    (5, 2, 4)
+    """
+
+    def __init__(
+        self,
+        cell: Cell | str,
+        inputs: int,
+        hidden: int,
+        dtype: str = "float32",
+        kernel: str = "auto",
+        *,
+        initial: str = "zero",
+        zoneout: float | Mapping[str, float] = 0.0,
+        recurrent_dropout: float = 0.0,
+    ) -> None:
+        from rnnfarm.plugins import Registry
+
+        registry = Registry.load()
+        made: Cell = registry.get("cells", cell)() if isinstance(cell, str) else cell
+        kernels: dict[str, Kernel] = {
+            name: registry.get("kernels", name)() for name in registry.names("kernels")
+        }
+        self.inputs = inputs
+        self.dtype = dtype
+        self._initial = initial
+        recurrence = Recurrence(initial, zoneout, recurrent_dropout)
+        choice = KernelChoice(kernels, kernel, "auto", dtype)
+        self._layer = RecurrentLayer("layer", made, inputs, hidden, recurrence, choice)
+        #: The plan of the cell, and the name of the kernel that was chosen.
+        self.plan = self._layer.plan
+        self.kernel = self._layer.kernel_name
+
+    def init(self, seed: int) -> Arrays:
+        """Initial parameters, by name."""
+        layout = Layout.of(self._layer.plan.parameters)
+        return {
+            name: initial_values(parameter, name, seed).astype(self.dtype)
+            for name, parameter in layout.parameters.items()
+        }
+
+    def forward(
+        self,
+        params: Mapping[str, FloatArray],
+        x: npt.ArrayLike,
+        state: Mapping[str, npt.ArrayLike] | None = None,
+        mask: npt.ArrayLike | None = None,
+        reset: npt.ArrayLike | None = None,
+        *,
+        training: bool = True,
+        seed: int = 0,
+        step: int = 0,
+    ) -> tuple[FloatArray, Arrays, Saved]:
+        """Run a window.
+
+        Args:
+            params: as ``init`` gives them.
+            x: ``(T, B, I)``.
+            state: the states before the first step, ``(B, H)`` each; the initial ones if absent.
+            mask: ``(T, B)``; where it is false a state keeps its value.
+            reset: ``(T, B)``; where it is true a step starts from the initial state.
+            training: whether zoneout and dropout draw.
+            seed, step: the key of what they draw.
+
+        Returns:
+            The output ``(T, B, H)``, the states after the last step, and what ``backward`` takes.
+
+        Raises JobError for shapes that do not fit.
+        """
+        x = np.ascontiguousarray(x, self.dtype)
+        if x.ndim != 3 or x.shape[2] != self.inputs or 0 in x.shape:
+            raise JobError(
+                f"x has shape {x.shape}; it must be (T, B, {self.inputs}), none of them 0"
+            )
+        steps, rows = x.shape[:2]
+        resets = _flags("reset", reset, steps, rows)
+        if state is None and self._initial != "zero":
+            resets = np.zeros((steps, rows, 1), np.bool_) if resets is None else resets.copy()
+            resets[0] = True
+        run = Pass(
+            training=training,
+            seed=seed,
+            step=step,
+            lane=0,
+            mask=_flags("mask", mask, steps, rows),
+            reset=resets,
+            states={} if state is None else {"layer": self._states(state, rows)},
+            carry=steps,
+            memory=Memory(),
+        )
+        output, backward = self._layer.forward(_prefixed(params), x, run)
+        return output, run.new_states["layer"], Saved(run, backward, rows)
+
+    def backward(
+        self,
+        saved: Saved,
+        d_output: npt.ArrayLike,
+        d_state: Mapping[str, npt.ArrayLike] | None = None,
+    ) -> tuple[FloatArray, Arrays, Arrays]:
+        """The derivative of a ``forward`` that was run with ``training=True``.
+
+        Args:
+            saved: what that forward gave; it may be used again.
+            d_output: gradient of the output, ``(T, B, H)``.
+            d_state: gradient of the states after the last step; an absent one is zero.
+
+        Returns:
+            The gradients of ``x``, of the parameters by name, and of the states before the first
+            step by name.
+        """
+        d_y = np.ascontiguousarray(d_output, self.dtype)
+        gradients = {
+            name: np.empty(p.shape, self.dtype) for name, p in self.plan.parameters.items()
+        }
+        d_states = None if d_state is None else self._states(d_state, saved.rows)
+        d_x, d_initial = saved.backward.run(d_y, _prefixed(gradients), d_states)
+        return d_x.copy(), gradients, {k: v.copy() for k, v in d_initial.items()}
+
+    def _states(self, given: Mapping[str, npt.ArrayLike], rows: int) -> Arrays:
+        if given.keys() != self.plan.states.keys():
+            raise JobError(
+                f"states {sorted(given)} were given; the cell's are {list(self.plan.states)}"
+            )
+        arrays = {name: np.ascontiguousarray(v, self.dtype) for name, v in given.items()}
+        for name, width in self.plan.states.items():
+            if arrays[name].shape != (rows, width):
+                raise JobError(
+                    f"the state {name!r} has shape {arrays[name].shape}; it must be "
+                    f"({rows}, {width}), rows by units"
+                )
+        return arrays
+
+
+def _prefixed(arrays: Mapping[str, FloatArray]) -> Arrays:
+    return {f"layer.{name}": value for name, value in arrays.items()}
+
+
+def _flags(
+    what: str, given: npt.ArrayLike | None, steps: int, rows: int
+) -> npt.NDArray[np.bool_] | None:
+    if given is None:
+        return None
+    flags = np.asarray(given, np.bool_)
+    if flags.shape != (steps, rows):
+        raise JobError(f"{what} has shape {flags.shape}; it must be ({steps}, {rows}), as x")
+    return flags[..., None]

@@ -1,0 +1,65 @@
+"""The arena: one contiguous array that holds all parameters of a network.
+
+Gradients and optimizer states have the same layout, so that an optimizer is one pass over memory
+and a reduction is one addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnfarm.equations.graph import Parameter
+from rnnfarm.nn.initialize import initial_values
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each parameter lies in the arena.
+
+    Attributes:
+        parameters: by name, in the order of the arena: those that decay first.
+        starts: the first element of each.
+        size: the number of elements.
+    """
+
+    parameters: dict[str, Parameter]
+    starts: dict[str, int]
+    size: int
+
+    @staticmethod
+    def of(parameters: Mapping[str, Parameter]) -> Layout:
+        """Lay out parameters; weights that decay first, so that each kind is one segment."""
+        order = sorted(parameters, key=lambda name: not parameters[name].decay)
+        starts, position = {}, 0
+        for name in order:
+            starts[name] = position
+            position += int(np.prod(parameters[name].shape))
+        return Layout({name: parameters[name] for name in order}, starts, position)
+
+    @property
+    def segments(self) -> list[tuple[int, int, bool]]:
+        """``[start, stop, decays]`` of the two kinds of parameters, without empty ones."""
+        decaying = [int(np.prod(p.shape)) for p in self.parameters.values() if p.decay]
+        border = sum(decaying)
+        both = [(0, border, True), (border, self.size, False)]
+        return [segment for segment in both if segment[0] < segment[1]]
+
+    def views(self, arena: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.floating]]:
+        """Every parameter as a view of the arena, in its own shape."""
+        return {
+            name: arena[start : start + int(np.prod(self.parameters[name].shape))].reshape(
+                self.parameters[name].shape
+            )
+            for name, start in self.starts.items()
+        }
+
+    def initialized(self, seed: int, dtype: str) -> npt.NDArray[np.floating]:
+        """A new arena with initial values; each parameter's depend on the seed and its name."""
+        arena = np.zeros(self.size, dtype)
+        for name, view in self.views(arena).items():
+            view[...] = initial_values(self.parameters[name], name, seed)
+        return arena

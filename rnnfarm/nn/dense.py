@@ -1,0 +1,157 @@
+"""Layers that look at one step alone: embedding, one-hot, linear, dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnfarm.equations.graph import Parameter
+from rnnfarm.errors import DataError
+from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass, flat
+from rnnfarm.nn.random import DROPOUT
+
+
+class Embedding(Layer):
+    """A learned vector for each token; ``(T, B)`` whole numbers → ``(T, B, size)``."""
+
+    def __init__(self, name: str, vocabulary: int, size: int, tied: bool) -> None:
+        self.name = name
+        self.width = size
+        self.tied = tied
+        # A tied embedding is the output's weights too, whose logits should start small.
+        deviation = size**-0.5 if tied else 1.0
+        shape = (vocabulary, size)
+        weight = Parameter(f"{name}.weight", shape, (f"normal:{deviation:g}",), decay=True)
+        self.parameters = {weight.name: weight}
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        weight = parameters[f"{self.name}.weight"]
+        output = run.memory.array(self.name, (*x.shape, self.width), weight.dtype)
+        _take_rows(weight, x, output)
+
+        def backward(d_output: FloatArray, gradients: Arrays, _: Any) -> None:
+            gradient = gradients[f"{self.name}.weight"]
+            if not self.tied:  # the output layer has written its part already
+                gradient.fill(0.0)
+            _add_rows(gradient, x.reshape(-1), flat(d_output))
+
+        return output, backward
+
+
+def _take_rows(table: FloatArray, rows: npt.NDArray[np.integer], out: FloatArray) -> None:
+    """``out[...] = table[rows]``; DataError where there is no such row."""
+    if rows.size and int(rows.max()) >= len(table):
+        raise DataError(
+            f"the data has token {int(rows.max())}, and its vocabulary ends at {len(table) - 1}; "
+            "check the dataset with 'rnnfarm data verify' and build it again"
+        )
+    np.take(table, rows, axis=0, out=out, mode="clip")  # 'raise' would copy the output
+
+
+def _add_rows(target: FloatArray, rows: npt.NDArray[np.integer], values: FloatArray) -> None:
+    """``target[rows[k]] += values[k]`` for all k, added up in the order of k."""
+    order = np.argsort(rows, kind="stable")
+    used, starts = np.unique(rows[order], return_index=True)
+    target[used] += np.add.reduceat(values[order], starts, axis=0)
+
+
+class OneHot(Layer):
+    """1 at the token's place, 0 elsewhere; ``(T, B)`` → ``(T, B, vocabulary)``."""
+
+    def __init__(self, name: str, vocabulary: int, dtype: str) -> None:
+        self.name = name
+        self.width = vocabulary
+        self.parameters = {}
+        self._rows = np.eye(vocabulary, dtype=dtype)
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        output = run.memory.array(self.name, (*x.shape, self.width), self._rows.dtype)
+        _take_rows(self._rows, x, output)
+        return output, lambda d_output, gradients, _: None
+
+
+class Values(Layer):
+    """The values as they are; ``(T, B, F)`` → ``(T, B, F)``."""
+
+    def __init__(self, name: str, width: int, dtype: str) -> None:
+        self.name = name
+        self.width = width
+        self.parameters = {}
+        self._dtype = dtype
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        return np.ascontiguousarray(x, self._dtype), lambda d_output, gradients, _: None
+
+
+class Linear(Layer):
+    """``x W + b``; ``(T, B, I)`` → ``(T, B, O)``. ``tied`` names an embedding to take Wᵀ from."""
+
+    def __init__(
+        self, name: str, inputs: int, outputs: int, bias: bool, tied: str | None = None
+    ) -> None:
+        self.name = name
+        self.width = outputs
+        self.tied = tied
+        parameters = []
+        if tied is None:
+            shape = (inputs, outputs)
+            parameters.append(Parameter(f"{name}.weight", shape, ("glorot_uniform",), decay=True))
+        if bias:
+            parameters.append(Parameter(f"{name}.bias", (outputs,), ("zeros",), decay=False))
+        self.bias = f"{name}.bias" if bias else None
+        self.parameters = {p.name: p for p in parameters}
+
+    def _weight(self, arrays: Arrays) -> FloatArray:
+        if self.tied is not None:
+            return arrays[f"{self.tied}.weight"].T
+        return arrays[f"{self.name}.weight"]
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        weight = self._weight(parameters)
+        output = run.memory.array(self.name, (*x.shape[:2], self.width), x.dtype)
+        np.matmul(flat(x), weight, out=flat(output))
+        if self.bias is not None:
+            output += parameters[self.bias]
+
+        def backward(d_output: FloatArray, gradients: Arrays, _: Any) -> FloatArray:
+            if self.tied is not None:
+                np.matmul(flat(d_output).T, flat(x), out=gradients[f"{self.tied}.weight"])
+            else:
+                np.matmul(flat(x).T, flat(d_output), out=gradients[f"{self.name}.weight"])
+            if self.bias is not None:
+                np.add.reduce(np.add.reduce(d_output, 1), 0, out=gradients[self.bias])
+            d_x = run.memory.array(f"{self.name}.d", x.shape, x.dtype)
+            np.matmul(flat(d_output), weight.T, out=flat(d_x))
+            return d_x
+
+        return output, backward
+
+
+class Dropout(Layer):
+    """Drops each element with a probability, and scales the others up (Srivastava et al. 2014)."""
+
+    def __init__(self, name: str, width: int, probability: float) -> None:
+        self.name = name
+        self.width = width
+        self.probability = probability
+        self.parameters = {}
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        if not run.training:
+            return x, lambda d_output, gradients, _: d_output
+        draws = run.memory.array(f"{self.name}.draws", x.shape, np.float32)
+        run.random(DROPOUT, self.name).random(out=draws, dtype=np.float32)
+        factor = run.memory.array(f"{self.name}.factor", x.shape, x.dtype)
+        np.greater_equal(draws, self.probability, out=factor, casting="unsafe")
+        factor *= 1.0 / (1.0 - self.probability)
+        output = run.memory.array(self.name, x.shape, x.dtype)
+        np.multiply(x, factor, out=output)
+
+        def backward(d_output: FloatArray, gradients: Arrays, _: Any) -> FloatArray:
+            d_x = run.memory.array(f"{self.name}.d", x.shape, x.dtype)
+            np.multiply(d_output, factor, out=d_x)
+            return d_x
+
+        return output, backward

@@ -1,0 +1,150 @@
+"""The network: an input layer, a stack of recurrent layers, an output layer.
+
+tokens or values (T, B[, F]) → input → recurrent layer … recurrent layer → output (T, B, O)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.equations.parts import Cell
+from rnnfarm.errors import JobError
+from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.nn.arena import Layout
+from rnnfarm.nn.dense import Dropout, Embedding, Linear, OneHot, Values
+from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
+from rnnfarm.nn.recurrent import Bidirectional, Recurrence, RecurrentLayer, Residual
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One recurrent layer of a network; ``dropout`` is that of its output."""
+
+    cell: Cell
+    hidden: int
+    recurrence: Recurrence = field(default_factory=Recurrence)
+    dropout: float = 0.0
+    bidirectional: bool = False
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The shape of a network.
+
+    Attributes:
+        input: ``embedding``, ``one_hot`` (both of tokens), ``linear`` or ``none`` (of values).
+        input_width: the vocabulary's size, or the number of values of a step.
+        size: the width of an embedding or a linear input layer.
+        outputs: the width of the output.
+        tied: whether the output's weights are the embedding's.
+    """
+
+    input: str
+    input_width: int
+    layers: Sequence[LayerSpec]
+    outputs: int
+    size: int | None = None
+    input_dropout: float = 0.0
+    output_bias: bool = True
+    tied: bool = False
+
+
+class Network:
+    """Layers in a row, and the layout of their parameters in the arena."""
+
+    def __init__(self, spec: NetworkSpec, choice: KernelChoice) -> None:
+        self.layers: list[Layer] = [_input_layer(spec, choice.dtype)]
+        self.recurrent: list[RecurrentLayer] = []
+        if spec.input_dropout:
+            self._add(Dropout("input.dropout", self.layers[-1].width, spec.input_dropout))
+        learned_below = bool(self.layers[0].parameters)
+        for number, layer in enumerate(spec.layers, 1):
+            self._add_recurrent(f"layer{number}", layer, choice, learned_below)
+            learned_below = True
+        width = self.layers[-1].width
+        tied = "input" if spec.tied else None
+        if tied and (spec.input != "embedding" or spec.size != width):
+            raise JobError(
+                f"model.output.tied: the output's weights can be the embedding's only where both "
+                f"are equally wide; the embedding is {spec.size} wide and the last layer {width}"
+            )
+        self._add(Linear("output", width, spec.outputs, spec.output_bias, tied))
+        self.layout = Layout.of(
+            {k: p for layer in self.layers for k, p in layer.parameters.items()}
+        )
+
+    def _add(self, layer: Layer) -> None:
+        self.layers.append(layer)
+
+    def _add_recurrent(
+        self, name: str, spec: LayerSpec, choice: KernelChoice, learned_below: bool
+    ) -> None:
+        inputs = self.layers[-1].width
+
+        def direction(name: str) -> RecurrentLayer:
+            layer = RecurrentLayer(name, spec.cell, inputs, spec.hidden, spec.recurrence, choice)
+            layer.need_d_x = learned_below
+            self.recurrent.append(layer)
+            return layer
+
+        layer: Layer = direction(name)
+        if spec.bidirectional:
+            layer = Bidirectional(layer, direction(f"{name}.reverse"))  # type: ignore[arg-type]
+        self._add(Residual(layer, inputs) if spec.residual else layer)
+        if spec.dropout:
+            self._add(Dropout(f"{name}.dropout", layer.width, spec.dropout))
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The kernel of every recurrent layer."""
+        return {layer.name: layer.kernel_name for layer in self.recurrent}
+
+    def zero_states(self, rows: int) -> dict[str, dict[str, FloatArray]]:
+        """The states of ``rows`` rows before anything was read, by layer."""
+        return {layer.name: layer.zero_states(rows) for layer in self.recurrent}
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        """The output ``(T, B, O)``, and what computes the gradients; fills ``run.new_states``."""
+        value: Any = x
+        backwards: list[Backward] = []
+        for layer in self.layers:
+            value, backward = layer.forward(parameters, value, run)
+            backwards.append(backward)
+
+        def backward_all(
+            d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
+        ) -> FloatArray | None:
+            gradient: FloatArray | None = d_output
+            for backward in reversed(backwards):
+                if gradient is None:
+                    break
+                gradient = backward(gradient, gradients, records)
+            return gradient
+
+        return value, backward_all
+
+    def first_not_finite(self, parameters: Arrays, x: Any, run: Pass) -> str | None:
+        """The first layer whose output has an infinity or NaN, or None."""
+        value: Any = x
+        for layer in self.layers:
+            value, _ = layer.forward(parameters, value, run)
+            if not np.isfinite(value).all():
+                return layer.name
+        return None
+
+
+def _input_layer(spec: NetworkSpec, dtype: str) -> Layer:
+    if spec.input in ("embedding", "linear") and spec.size is None:
+        raise JobError(f"model.input: kind {spec.input!r} needs a size; add size = 64, say")
+    if spec.input == "embedding":
+        return Embedding("input", spec.input_width, spec.size or 0, spec.tied)
+    if spec.input == "one_hot":
+        return OneHot("input", spec.input_width, dtype)
+    if spec.input == "none":
+        return Values("input", spec.input_width, dtype)
+    return Linear("input", spec.input_width, spec.size or 0, bias=True)

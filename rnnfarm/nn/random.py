@@ -1,0 +1,23 @@
+"""Counter-based random numbers.
+
+A draw depends on what it is for, never on what was drawn before, so that any worker can make it and
+a resumed run makes it again (Salmon et al. 2011).
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+#: What a draw is for.
+DROPOUT, ZONEOUT, RECURRENT_DROPOUT, INITIAL_STATE, INITIALIZE, SAMPLE = range(6)
+
+
+def generator(
+    seed: int, purpose: int, step: int = 0, lane: int = 0, layer: str = ""
+) -> np.random.Generator:
+    """The generator of this ``(seed, purpose, step, lane, layer)``."""
+    # The lowest counter word counts the draws; the layer's name takes one, as its checksum.
+    counter = [0, zlib.crc32(layer.encode()), lane, step]
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=counter))

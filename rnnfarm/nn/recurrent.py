@@ -1,0 +1,234 @@
+"""The recurrent layer: a cell, run by a kernel over a window, in one direction or in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.equations.graph import Parameter
+from rnnfarm.equations.instrument import PlanOptions
+from rnnfarm.equations.parts import Cell
+from rnnfarm.equations.plan import make_plan
+from rnnfarm.errors import JobError
+from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.interface import WindowKernel
+from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
+from rnnfarm.nn.random import INITIAL_STATE, RECURRENT_DROPOUT, ZONEOUT
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """How a cell's states start and are regularised.
+
+    Attributes:
+        initial: ``zero``, ``random`` (standard normal) or ``learned``.
+        zoneout: one probability for all states, or one by a state's name.
+        recurrent_dropout: the probability of the variational dropout of recurrent products.
+    """
+
+    initial: str = "zero"
+    zoneout: float | Mapping[str, float] = 0.0
+    recurrent_dropout: float = 0.0
+
+    def options(self, cell: Cell) -> PlanOptions:
+        """These as a plan's options; JobError for a state that the cell has not."""
+        zoneout = self.zoneout
+        if not isinstance(zoneout, Mapping):
+            zoneout = dict.fromkeys(cell.states, zoneout)
+        unknown = set(zoneout) - set(cell.states)
+        if unknown:
+            raise JobError(
+                f"zoneout names the states {sorted(unknown)}, and {type(cell).__name__} has "
+                f"{list(cell.states)}"
+            )
+        return PlanOptions(
+            initial=self.initial,
+            zoneout=tuple((name, p) for name, p in zoneout.items() if p),
+            recurrent_dropout=self.recurrent_dropout,
+        )
+
+
+class RecurrentLayer(Layer):
+    """One direction of a recurrent layer; ``(T, B, I)`` → ``(T, B, H)``."""
+
+    def __init__(
+        self,
+        name: str,
+        cell: Cell,
+        inputs: int,
+        hidden: int,
+        recurrence: Recurrence,
+        choice: KernelChoice,
+    ) -> None:
+        self.name = name
+        self.cell = cell
+        self.options = recurrence.options(cell)
+        self.choice = choice
+        self._kernels: dict[PlanOptions, WindowKernel] = {}
+        self.inputs, self.hidden = inputs, hidden
+        #: Whether something below has parameters to learn.
+        self.need_d_x = True
+        self.kernel_name = ""
+        self.plan = self.kernel(masked=False, resets=False, training=True).plan
+        self.width = self.plan.states[self.plan.output]
+        self.parameters = {
+            f"{name}.{key}": replace(parameter, name=f"{name}.{key}")
+            for key, parameter in self.plan.parameters.items()
+        }
+
+    def kernel(self, masked: bool, resets: bool, training: bool) -> WindowKernel:
+        """The kernel of the plan with or without masks, resets and a backward; built once."""
+        options = replace(self.options, masked=masked, resets=resets, training=training)
+        if not training:  # dropout is off, and its place in the plan with it
+            options = replace(options, recurrent_dropout=0.0)
+        known = self._kernels.get(options)
+        if known is None:
+            plan = make_plan(self.cell, self.inputs, self.hidden, options)
+            self.kernel_name, known = self.choice.build(plan)
+            self._kernels[options] = known
+        return known
+
+    def zero_states(self, rows: int) -> dict[str, FloatArray]:
+        """States of ``rows`` rows before anything was read."""
+        return {
+            name: np.zeros((rows, width), self.choice.dtype)
+            for name, width in self.plan.states.items()
+        }
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        kernel = self.kernel(run.mask is not None, run.reset is not None, run.training)
+        steps, rows = x.shape[:2]
+        workspace = self._workspace(kernel, run, steps, rows)
+        mine = {key: parameters[f"{self.name}.{key}"] for key in kernel.plan.parameters}
+        states = run.states.get(self.name) or self.zero_states(rows)
+        output = kernel.forward(workspace, mine, x, states, self._extras(kernel, run, steps, rows))
+        after = kernel.states_after(workspace, min(run.carry, steps))
+        run.new_states[self.name] = {name: value.copy() for name, value in after.items()}
+
+        return output, _WindowBackward(self, kernel, workspace)
+
+    def _workspace(self, kernel: WindowKernel, run: Pass, steps: int, rows: int) -> Any:
+        key = (self.name, kernel)
+        known = run.memory.workspaces.get(key)
+        if known is None or known[0] != rows or known[1] < steps:
+            known = run.memory.workspaces[key] = (rows, steps, kernel.workspace(steps, rows))
+        return known[2]
+
+    def _extras(self, kernel: WindowKernel, run: Pass, steps: int, rows: int) -> dict[str, Any]:
+        """The plan's inputs besides ``x`` and the states."""
+        extras: dict[str, Any] = {}
+        dropout = self.options.recurrent_dropout
+        for name, symbol in kernel.plan.inputs.items():
+            purpose, _, state = name.rstrip("?").partition(":")
+            layer = f"{self.name}.{state}"
+            if name == "mask?":
+                extras[name] = run.mask
+            elif name == "reset?":
+                extras[name] = run.reset
+            elif purpose == "zoneout":
+                draws = run.random(ZONEOUT, layer).random(
+                    (steps, rows, symbol.width), dtype=np.float32
+                )
+                extras[name] = draws < dict(self.options.zoneout)[state]
+            elif purpose == "drop":
+                kept = run.random(RECURRENT_DROPOUT, layer).random((rows, symbol.width))
+                extras[name] = ((kept >= dropout) / (1.0 - dropout)).astype(self.choice.dtype)
+            elif purpose == "initial":
+                normal = run.random(INITIAL_STATE, layer).standard_normal((rows, symbol.width))
+                extras[name] = normal.astype(self.choice.dtype)
+        return extras
+
+
+class _WindowBackward:
+    """The backward of one window; a ``Backward`` that can take and give states' gradients too."""
+
+    def __init__(self, layer: RecurrentLayer, kernel: WindowKernel, workspace: Any) -> None:
+        self.layer, self.kernel, self.workspace = layer, kernel, workspace
+
+    def __call__(
+        self, d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
+    ) -> FloatArray | None:
+        record = None
+        if records is not None:
+            record = records[self.layer.name] = np.empty(d_output.shape, d_output.dtype)
+        return self.run(d_output, gradients, None, record)[0]
+
+    def run(
+        self,
+        d_output: FloatArray,
+        gradients: Arrays,
+        d_states: Arrays | None = None,
+        record: FloatArray | None = None,
+    ) -> tuple[FloatArray | None, dict[str, FloatArray]]:
+        """The gradients of the input and of the states before the window."""
+        name = self.layer.name
+        targets = {key: gradients[f"{name}.{key}"] for key in self.kernel.plan.parameters}
+        return self.kernel.backward(
+            self.workspace, d_output, d_states or {}, targets, self.layer.need_d_x, record
+        )
+
+
+class Bidirectional(Layer):
+    """Two recurrent layers over the same input, one of them reading it backwards.
+
+    ``(T, B, I)`` → ``(T, B, 2 H)``: the outputs side by side. The window must hold whole sequences.
+    """
+
+    def __init__(self, forwards: RecurrentLayer, backwards: RecurrentLayer) -> None:
+        self.name = forwards.name
+        self.ahead, self.back = forwards, backwards
+        self.width = forwards.width + backwards.width
+        self.parameters: dict[str, Parameter] = forwards.parameters | backwards.parameters
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        ahead, backward_ahead = self.ahead.forward(parameters, x, run)
+        start = np.zeros((*x.shape[:2], 1), np.bool_)
+        start[0] = True
+        reverse = replace(
+            run,
+            mask=None if run.mask is None else np.ascontiguousarray(run.mask[::-1]),
+            reset=start,
+            states={},
+        )
+        back, backward_back = self.back.forward(parameters, np.ascontiguousarray(x[::-1]), reverse)
+        output = run.memory.array(f"{self.name}.both", (*x.shape[:2], self.width), x.dtype)
+        np.concatenate([ahead, back[::-1]], axis=-1, out=output)
+
+        def backward(
+            d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
+        ) -> FloatArray | None:
+            split = self.ahead.width
+            d_ahead = backward_ahead(d_output[..., :split], gradients, records)
+            d_back = backward_back(d_output[::-1, :, split:], gradients, records)
+            return None if d_ahead is None or d_back is None else d_ahead + d_back[::-1]
+
+        return output, backward
+
+
+class Residual(Layer):
+    """A layer whose input is added to its output."""
+
+    def __init__(self, inner: Layer, inputs: int) -> None:
+        if inner.width != inputs:
+            raise JobError(
+                f"model.layers: {inner.name} is residual, and its output is {inner.width} wide "
+                f"where its input is {inputs} wide; make them equal or set residual = false"
+            )
+        self.inner = inner
+        self.name, self.width, self.parameters = inner.name, inner.width, inner.parameters
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        y, inner_backward = self.inner.forward(parameters, x, run)
+        output = run.memory.array(f"{self.name}.residual", y.shape, y.dtype)
+        np.add(x, y, out=output)
+
+        def backward(
+            d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
+        ) -> FloatArray | None:
+            d_x = inner_backward(d_output, gradients, records)
+            return None if d_x is None else d_x + d_output
+
+        return output, backward

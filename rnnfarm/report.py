@@ -1,0 +1,136 @@
+"""What a run says while it goes on: progress on stderr, and ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+log = logging.getLogger("rnnfarm")
+
+
+class Progress:
+    """Progress of a run on stderr: a bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        quiet: say nothing.
+        every: seconds between two lines where there is no terminal.
+    """
+
+    def __init__(
+        self, quiet: bool = True, every: float = 10.0, stream: TextIO | None = None
+    ) -> None:
+        self.quiet = quiet
+        self.every = every
+        self.stream = stream or sys.stderr
+        self._bar: Any = None
+        self._said = 0.0
+        self._began = (0.0, 0)
+        self._steps = 0
+
+    def start(self, step: int, steps: int) -> None:
+        """The run goes on from ``step`` steps done of ``steps``."""
+        self._steps = steps
+        self._said = time.monotonic()
+        self._began = (self._said, step)
+        if not self.quiet and self.stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=steps, initial=step, unit="step", file=self.stream, dynamic_ncols=True
+            )
+
+    def step(self, metrics: Mapping[str, Any]) -> None:
+        """A step was finished."""
+        if self._bar is not None:
+            self._bar.update(1)
+            self._bar.set_postfix_str(f"loss {metrics['train_loss']:.4f}", refresh=False)
+        elif not self.quiet and time.monotonic() - self._said >= self.every:
+            self._said = time.monotonic()
+            self.say(self._line(metrics))
+
+    def _line(self, metrics: Mapping[str, Any]) -> str:
+        done = metrics["step"]
+        rate = (done - self._began[1]) / max(self._said - self._began[0], 1e-9)
+        left = (self._steps - done) / max(rate, 1e-9)
+        return (
+            f"step {done}/{self._steps}  loss {metrics['train_loss']:.4f}  "
+            f"{rate:.1f} steps/s  {_clock(left)} left"
+        )
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.write(line, file=self.stream)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class MetricsLog:
+    """``metrics.jsonl`` of a run: one JSON object a line.
+
+    Opened again after a kill it drops a line that was cut off, and keeps the others: what a resumed
+    run computes once more (to the same bits) is not written twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._last: dict[str, int] = {}
+        if path.exists():
+            _cut_torn_line(path)
+            for entry in read_metrics(path):
+                self._last[_kind(entry)] = entry["step"]
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry, unless its step was logged before."""
+        if entry["step"] <= self._last.get(_kind(entry), -1):
+            return
+        finite = {k: v for k, v in entry.items() if not _is_not_finite(v)}
+        self._file.write(json.dumps(finite) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole entries of a metrics.jsonl; a last line that is still being written is left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    return next((k for k in ("valid_loss", "gradient_flow") if k in entry), "train_loss")
+
+
+def _is_not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            file.truncate(end)

@@ -1,0 +1,1 @@
+"""Truncated backpropagation through time: the loop, the lanes, evaluation, checkpoints."""

@@ -1,0 +1,43 @@
+"""``rnnfarm.train``: the command ``rnnfarm train`` from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rnnfarm.job import Job, load_job
+from rnnfarm.plugins import Registry
+from rnnfarm.report import Progress
+from rnnfarm.training.session import Result
+from rnnfarm.training.session import train as train_job
+
+
+def train(
+    job: Job | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+    quiet: bool = True,
+) -> Result:
+    """Train a job in this process.
+
+    Args:
+        job: a job file, or a job as a dictionary whose relative paths start here.
+        out: the run's folder; ``runs/NAME`` if absent, NAME being the job file's or ``job``.
+        resume: go on from the newest checkpoint in that folder, if there is one.
+        overrides: ``KEY=VALUE`` settings for a job file, such as ``training.steps=100``.
+        quiet: show no progress.
+
+    Raises the errors of ``rnnfarm.errors``, each with one sentence that says how to mend it.
+    """
+    registry = Registry.load()
+    name = "job"
+    if isinstance(job, str | Path):
+        name = Path(job).stem
+        job = load_job(job, overrides, registry)
+    elif not isinstance(job, Job):
+        job = Job.from_dict(job, registry)
+    folder = Path("runs") / name if out is None else Path(out)
+    return train_job(job, registry, out=folder, resume=resume, progress=Progress(quiet=quiet))

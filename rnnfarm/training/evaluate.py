@@ -1,0 +1,80 @@
+"""Measuring a model on a split of its data."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from rnnfarm.data.window import Windows
+from rnnfarm.nn.layer import Arrays
+from rnnfarm.plugins import Registry
+from rnnfarm.training.lanes import Node, reduce_tree
+from rnnfarm.training.setup import Model, make_windows
+from rnnfarm.training.tbptt import Sums, add_sums, make_lanes
+
+
+def evaluate(
+    model: Model,
+    windows: Windows,
+    parameters: Arrays,
+    *,
+    lanes: int,
+    seed: int,
+    most: int = 0,
+    executor: Executor | None = None,
+) -> dict[str, float]:
+    """Loss and metrics over the first ``most`` windows of a split, or all of it where 0.
+
+    Every row of the batch reads its own part from a zero state, in ``lanes`` groups of rows.
+
+    Returns:
+        ``loss``, and for classes ``bits``, ``perplexity`` and ``accuracy``.
+    """
+    lanes = lanes if windows.batch % lanes == 0 else 1
+    count = windows.windows_in_epoch(0)
+    steps = range(min(count, most) if most else count)
+    workers = make_lanes(lanes, windows.batch, model.network, model.loss)
+
+    def run(number: int) -> Sums:
+        total = Sums(0.0, 0)
+        for step in steps:
+            total = add_sums(total, workers[number].evaluate(windows, step, parameters, seed))
+        return total
+
+    results = (executor.map if executor else map)(run, range(lanes))
+    parts: dict[Node, Sums] = {(k, k + 1): sums for k, sums in enumerate(results)}
+    return figures(model, reduce_tree((0, lanes), parts, add_sums))
+
+
+def figures(model: Model, sums: Sums) -> dict[str, float]:
+    """The metrics of what was added up."""
+    steps = max(sums.count, 1)
+    loss = model.loss.loss
+    result = {"loss": sums.loss / (steps if loss.reduction == "mean" else 1)}
+    if loss.target_kind == "classes":
+        nats = sums.loss / steps
+        result["bits"] = nats / math.log(2)
+        result["perplexity"] = math.exp(min(nats, 700.0))
+        result["accuracy"] = sums.correct / steps
+    return result
+
+
+def evaluate_run(
+    run: Path, registry: Registry, *, split: str = "valid", checkpoint: str | None = None
+) -> dict[str, Any]:
+    """Measure a run's model on a split of its dataset.
+
+    ``checkpoint`` is ``newest`` (the default), ``best`` or the name of one. Raises JobError for a
+    folder that is no run, DataError for a damaged checkpoint.
+    """
+    from rnnfarm.training.run import open_run
+
+    opened = open_run(run, registry, checkpoint)
+    windows = make_windows(opened.job, opened.model, opened.dataset, split)
+    training = opened.job.training
+    result = evaluate(
+        opened.model, windows, opened.parameters, lanes=training.lanes, seed=training.seed
+    )
+    return {"schema": 1, "run": str(run), "split": split, "step": opened.step, **result}

@@ -1,0 +1,200 @@
+"""Training: the step, and the loop around it.
+
+A step is ``window → forward → loss → backward`` on every lane (``tbptt.py``), then
+``reduce over lanes → clip → optimizer → log`` here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnfarm.data.window import Windows
+from rnnfarm.errors import RunError
+from rnnfarm.job import ClipTable, Job
+from rnnfarm.plugins import Registry
+from rnnfarm.training.callback import Callback
+from rnnfarm.training.checkpoint import (
+    Checkpoint,
+)
+from rnnfarm.training.evaluate import evaluate
+from rnnfarm.training.lanes import Node, reduce_tree
+from rnnfarm.training.optimizer import OptimizerPass
+from rnnfarm.training.run import (
+    parameters_sha256,
+    restore_parameters,
+)
+from rnnfarm.training.schedule import Schedule
+from rnnfarm.training.setup import Model
+from rnnfarm.training.tbptt import Lane, Sums, add_sums, make_lanes
+
+Array = npt.NDArray[np.floating]
+
+
+class Trainer:
+    """All that changes during a run, and the step that changes it."""
+
+    def __init__(self, job: Job, registry: Registry, model: Model, windows: Windows) -> None:
+        training = job.training
+        self.job = job
+        self.model = model
+        self.windows = windows
+        self.lanes: list[Lane] = make_lanes(
+            training.lanes, training.batch, model.network, model.loss
+        )
+        layout = model.network.layout
+        self.arena: Array = layout.initialized(training.seed, training.dtype)
+        self.parameters = layout.views(self.arena)
+        self.optimizer = OptimizerPass(
+            training.optimizer.create(registry), layout.segments, training.dtype
+        )
+        self.optimizer_states: dict[str, Array] = self.optimizer.states(layout.size)
+        self.schedule: Schedule = training.schedule.create(registry)
+        self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
+        self.executor = ThreadPoolExecutor(_threads(training.threads, training.lanes))
+        self.step = 0
+        self.valid_loss: float | None = None
+
+    def train_step(self) -> dict[str, Any]:
+        """One training step; returns its metrics. RunError where the loss is no number."""
+        training, step = self.job.training, self.step
+        # window → forward → loss → backward, on every lane
+        results = self.executor.map(
+            lambda lane: lane.train(self.windows, step, self.parameters, training.seed), self.lanes
+        )
+        parts: dict[Node, Sums] = {(k, k + 1): sums for k, sums in enumerate(results)}
+        # reduce over lanes
+        total = reduce_tree((0, training.lanes), parts, add_sums)
+        assert total.gradient is not None
+        scale = 1.0
+        if self.model.loss.loss.reduction == "mean":
+            scale = 1.0 / max(total.count, 1)
+        loss, norm = total.loss * scale, global_norm(total.gradient) * scale
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise RunError(self._not_finite(loss, total.gradient))
+        # clip
+        clip_gradient(total.gradient, norm, scale, training.clip)
+        # optimizer
+        factor = self.schedule(step + 1, training.steps)
+        lr = self.optimizer.optimizer.lr * factor
+        self.optimizer.apply(self.arena, total.gradient, self.optimizer_states, lr, step + 1)
+        self.step += 1
+        return {"step": self.step, "train_loss": loss, "lr": lr, "grad_norm": norm}
+
+    def evaluate(self, windows: Windows) -> dict[str, Any]:
+        """The metrics of the validation split."""
+        training = self.job.training
+        found = evaluate(
+            self.model,
+            windows,
+            self.parameters,
+            lanes=training.lanes,
+            seed=training.seed,
+            most=training.evaluate_windows,
+            executor=self.executor,
+        )
+        self.valid_loss = found["loss"]
+        self.schedule.observe(self.valid_loss)
+        return {"step": self.step} | {f"valid_{name}": value for name, value in found.items()}
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything numeric that the next step depends on."""
+        saved: dict[str, npt.NDArray[Any]] = {
+            f"parameters.{name}": np.ascontiguousarray(view)
+            for name, view in self.parameters.items()
+        }
+        saved |= {f"optimizer.{name}": array for name, array in self.optimizer_states.items()}
+        for layer, states in self.lanes[0].states.items():
+            for name in states:
+                rows = [lane.states[layer][name] for lane in self.lanes]
+                saved[f"states.{layer}.{name}"] = np.concatenate(rows)  # (B, H)
+        return saved
+
+    def facts(self, registry: Registry) -> dict[str, Any]:
+        """Everything else that the next step depends on, or that tells what was trained."""
+        epoch, index = self.windows.locate(self.step)
+        return {
+            "cursor": {"window": self.step, "epoch": epoch, "index": index},
+            "seed": self.job.training.seed,
+            "valid_loss": self.valid_loss,
+            "schedule": self.schedule.state(),
+            "callbacks": [callback.state() for callback in self.callbacks],
+            "plugins": registry.versions(),
+            "kernels": self.model.network.kernels,
+            "parameters_sha256": parameters_sha256(self.arena),
+            "job": self.job.to_dict(),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        restore_parameters(checkpoint, self.model, self.arena)
+        for name, array in checkpoint.group("optimizer").items():
+            self.optimizer_states[name][...] = array
+        for name, array in checkpoint.group("states").items():
+            layer, _, state = name.rpartition(".")
+            for lane in self.lanes:
+                lane.states[layer][state] = np.ascontiguousarray(array[lane.rows])
+        self.schedule.restore(checkpoint.facts["schedule"])
+        for callback, state in zip(self.callbacks, checkpoint.facts["callbacks"], strict=True):
+            callback.restore(state)
+        self.valid_loss = checkpoint.facts["valid_loss"]
+        self.step = checkpoint.step
+
+    def _not_finite(self, loss: float, gradient: Array) -> str:
+        """Where the first infinity or NaN of this step is, and what helps."""
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        place = "the loss itself"
+        for lane in self.lanes:
+            window = self.windows.read(self.step, lane.rows)
+            run = lane.start(
+                window, self.step, self.job.training.seed, self.windows.stride, training=True
+            )
+            found = self.model.network.first_not_finite(self.parameters, window.x, run)
+            if found:
+                place = f"the output of {found}"
+                break
+        else:
+            for name, view in self.model.network.layout.views(gradient).items():
+                if not np.isfinite(view).all():
+                    place = f"the gradient of {name}"
+        lr = self.optimizer.optimizer.lr * self.schedule(self.step + 1, self.job.training.steps)
+        return (
+            f"step {self.step + 1}: the {what} is no finite number any more, first in {place}; "
+            f"lower training.optimizer.lr (now {lr:g}), set or lower training.clip, or look for "
+            "extreme values in the data"
+        )
+
+
+def global_norm(gradient: Array) -> float:
+    """The Euclidean norm; blocks are added in float64, in order."""
+    block = 1 << 16
+    total = 0.0
+    for start in range(0, gradient.size, block):
+        part = gradient[start : start + block]
+        total += float(np.dot(part, part))
+    return math.sqrt(total)
+
+
+def clip_gradient(gradient: Array, norm: float, scale: float, clip: ClipTable | None) -> None:
+    """Scale a gradient, then clip it by its global norm or by value, in place.
+
+    ``norm`` is the norm after scaling (Pascanu et al. 2013).
+    """
+    if clip is not None and clip.norm is not None and norm > clip.norm:
+        scale *= clip.norm / norm
+    if scale != 1.0:
+        gradient *= gradient.dtype.type(scale)
+    if clip is not None and clip.value is not None:
+        np.clip(gradient, -clip.value, clip.value, out=gradient)
+
+
+def _threads(wanted: int, lanes: int) -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(wanted or available or 1, lanes)

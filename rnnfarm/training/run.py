@@ -1,0 +1,171 @@
+"""A run's folder: making it, and opening what was trained in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tomli_w
+
+from rnnfarm.data.build import ensure_dataset
+from rnnfarm.data.dataset import Dataset
+from rnnfarm.errors import DataError, JobError
+from rnnfarm.job import Job
+from rnnfarm.nn.layer import Arrays
+from rnnfarm.plugins import Registry
+from rnnfarm.training.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+)
+from rnnfarm.training.setup import Model, make_model
+
+#: Keys of a job that a resumed run may change: none of them alters what was computed so far.
+FREE = {
+    "training.steps", "training.evaluate_every", "training.evaluate_windows",
+    "training.checkpoint_every", "training.keep", "training.log_every",
+    "training.gradient_flow_every", "training.threads", "training.kernel", "training.device",
+    "cluster.workers", "data.path", "data.base", "data.build",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A trained model with all that it needs; ``parameters`` are views of ``arena``."""
+
+    job: Job
+    dataset: Dataset
+    model: Model
+    arena: npt.NDArray[np.floating]
+    parameters: Arrays
+    step: int
+
+
+def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> OpenRun:
+    """Open a run's checkpoint: ``newest``, ``best``, or one by its name or step."""
+    job = read_run_job(run, registry)
+    dataset = ensure_dataset(job, registry)
+    model = make_model(job, dataset, registry)
+    found = choose_checkpoint(run, checkpoint or "newest")
+    arena = np.zeros(model.network.layout.size, job.training.dtype)
+    restore_parameters(found, model, arena)
+    return OpenRun(job, dataset, model, arena, model.network.layout.views(arena), found.step)
+
+
+def read_run_job(run: Path, registry: Registry) -> Job:
+    """The job that a run was made from, as resolved; JobError where ``run`` is no run."""
+    path = run / "job.toml"
+    if not path.is_file():
+        raise JobError(f"{run}: this is not a run, it holds no job.toml; mend the path")
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: damaged ({error}); restore it from the job that was run"
+        ) from None
+    return Job.from_dict(raw, registry, run, str(path))
+
+
+def write_run_job(run: Path, job: Job) -> None:
+    """Write a run's job.toml, whole or not at all."""
+    write_whole(run / "job.toml", tomli_w.dumps(job.to_dict()))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a kill leaves the old contents or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def check_same_job(run: Path, old: Job, new: Job) -> None:
+    """JobError that lists what a resumed job changed and may not."""
+    before, after = _flat(old.to_dict()), _flat(new.to_dict())
+    changed = [
+        f"{run}: {key} was {before.get(key)!r} and is now {after.get(key)!r}; a resumed run keeps "
+        "it: change it back, or start another run with --out"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        and not any(key == free or key.startswith(free + ".") for free in FREE)
+    ]
+    if changed:
+        raise JobError(changed)
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            result |= _flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def choose_checkpoint(run: Path, wanted: str) -> Checkpoint:
+    """A run's checkpoint by ``newest``, ``best``, its name or its step."""
+    folder = run / "checkpoints"
+    found: Checkpoint | None
+    if wanted == "newest":
+        found = newest_checkpoint(folder)
+    elif wanted == "best":
+        found = _best(folder)
+    else:
+        names = [path.name for path in checkpoints(folder)]
+        name = f"step-{int(wanted):08d}" if wanted.isdigit() else wanted
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise JobError(f"{run}: there is no checkpoint {wanted!r}; there are: {known}")
+        found = read_checkpoint(folder / name)
+    if found is None:
+        raise DataError(f"{run}: there is no whole checkpoint in it; train it with --resume")
+    return found
+
+
+def _best(folder: Path) -> Checkpoint | None:
+    measured = []
+    for path in checkpoints(folder):
+        try:
+            loss = json.loads((path / "checkpoint.json").read_text()).get("valid_loss")
+        except (OSError, ValueError):
+            continue  # a damaged one is not the best
+        if loss is not None:
+            measured.append((float(loss), path))
+    return read_checkpoint(min(measured)[1]) if measured else newest_checkpoint(folder)
+
+
+def restore_parameters(
+    checkpoint: Checkpoint, model: Model, arena: npt.NDArray[np.floating]
+) -> None:
+    """Copy a checkpoint's parameters into an arena; DataError where they are of another model."""
+    saved = checkpoint.group("parameters")
+    views = model.network.layout.views(arena)
+    if saved.keys() != views.keys():
+        odd = sorted(saved.keys() ^ views.keys())
+        raise DataError(
+            f"{checkpoint.path}: its parameters are of another model (they differ in "
+            f"{', '.join(odd[:3])}); use the job and the plugins that it was trained with"
+        )
+    for name, view in views.items():
+        if saved[name].shape != view.shape or saved[name].dtype != view.dtype:
+            raise DataError(
+                f"{checkpoint.path}: parameter {name} is {saved[name].dtype} {saved[name].shape}, "
+                f"and the job's is {view.dtype} {view.shape}; use the job that it was trained with"
+            )
+        view[...] = saved[name]
+
+
+def parameters_sha256(arena: npt.NDArray[np.floating]) -> str:
+    """The SHA-256 of the arena's bytes, by which two runs are compared."""
+    return hashlib.sha256(np.ascontiguousarray(arena).tobytes()).hexdigest()

@@ -1,0 +1,260 @@
+"""A run from its start or its newest checkpoint to its end: when to evaluate, to save, to stop."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from rnnfarm.data.build import ensure_dataset
+from rnnfarm.data.window import Windows
+from rnnfarm.errors import Interrupted, JobError
+from rnnfarm.job import Job
+from rnnfarm.plugins import Registry
+from rnnfarm.report import MetricsLog, Progress
+from rnnfarm.training.callback import RunInfo
+from rnnfarm.training.checkpoint import newest_checkpoint, prune, sweep, write_checkpoint
+from rnnfarm.training.loop import Trainer
+from rnnfarm.training.run import (
+    check_same_job,
+    parameters_sha256,
+    read_run_job,
+    write_run_job,
+    write_whole,
+)
+from rnnfarm.training.setup import make_model, make_windows
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave; ``parameters_sha256`` is the hash of the arena's bytes."""
+
+    run: str
+    steps: int
+    train_loss: float | None
+    valid_loss: float | None
+    parameters_sha256: str
+    kernel: str
+    workers: int
+    elements_per_second: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": 1, **asdict(self)}
+
+
+def train(
+    job: Job,
+    registry: Registry,
+    *,
+    out: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Train a job here, in this process.
+
+    Args:
+        out: the run's folder.
+        resume: go on from the newest whole checkpoint in ``out``, if there is one.
+
+    Raises:
+        JobError: ``out`` holds another run, or the job does not fit its data.
+        RunError: the loss became NaN, or a checkpoint could not be written.
+        Interrupted: Ctrl-C; a checkpoint was written.
+    """
+    progress = progress or Progress(quiet=True)
+    with threadpool_limits(job.training.blas_threads):
+        dataset = ensure_dataset(job, registry, progress.say)
+        model = make_model(job, dataset, registry)
+        trainer = Trainer(job, registry, model, make_windows(job, model, dataset, "train"))
+        valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
+        _open_folder(out, job, registry, resume)
+        checkpoint = newest_checkpoint(out / "checkpoints") if resume else None
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+            progress.say(f"resuming {out} at step {trainer.step}")
+        return _Run(trainer, registry, out, valid, progress).loop()
+
+
+def _open_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
+    """Make a run's folder, or check that the one to resume is of this job."""
+    if (out / "job.toml").exists():
+        if not resume:
+            raise JobError(
+                f"{out}: there is a run in this folder; go on with it with --resume, or name "
+                "another folder with --out"
+            )
+        check_same_job(out, read_run_job(out, registry), job)
+        sweep(out / "checkpoints")
+    out.mkdir(parents=True, exist_ok=True)
+    write_run_job(out, job)
+
+
+class _Run:
+    """The loop around the step: when to evaluate, to write checkpoints, to stop."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        registry: Registry,
+        out: Path,
+        valid: Windows | None,
+        progress: Progress,
+    ) -> None:
+        self.trainer = trainer
+        self.registry = registry
+        self.out = out
+        self.valid = valid
+        self.progress = progress
+        self.training = trainer.job.training
+        self.metrics = MetricsLog(out / "metrics.jsonl")
+        self.last: dict[str, Any] = {}
+        self.first = trainer.step
+        self.seconds = 0.0
+
+    def loop(self) -> Result:
+        trainer, steps = self.trainer, self.training.steps
+        for callback in trainer.callbacks:
+            callback.on_start(RunInfo(self.out, trainer.job.to_dict(), trainer.step, steps))
+        self._say_start()
+        stopped: str | None = None
+        with _interruptible() as interrupted:
+            while trainer.step < steps and stopped is None:
+                started = time.perf_counter()
+                entry = trainer.train_step()
+                self.seconds += time.perf_counter() - started
+                self._log(entry, time.perf_counter() - started)
+                self._every_so_often()
+                stopped = next((c.stop for c in trainer.callbacks if c.stop), None)
+                if interrupted:
+                    self._checkpoint()
+                    self.progress.close()
+                    raise Interrupted(
+                        f"interrupted after step {trainer.step}; its checkpoint is written, go on "
+                        f"with --resume --out {self.out}"
+                    )
+        return self._end(stopped)
+
+    def _say_start(self) -> None:
+        kernels = ", ".join(f"{k}: {v}" for k, v in self.trainer.model.network.kernels.items())
+        size = self.trainer.model.network.layout.size
+        self.progress.say(f"{size:,} parameters; kernels {kernels}; run {self.out}")
+        self.progress.start(self.trainer.step, self.training.steps)
+
+    def _log(self, entry: dict[str, Any], seconds: float) -> None:
+        elements = self.training.batch * self.trainer.windows.stride
+        self.last = entry | {
+            "steps_per_second": 1.0 / seconds,
+            "elements_per_second": elements / seconds,
+        }
+        if self.trainer.step % self.training.log_every == 0:
+            self.metrics.write(self.last)
+        for callback in self.trainer.callbacks:
+            callback.on_step(self.last)
+        self.progress.step(self.last)
+
+    def _every_so_often(self) -> None:
+        training, step = self.training, self.trainer.step
+
+        def due(every: int) -> bool:
+            return bool(every) and step % every == 0
+
+        if due(training.gradient_flow_every):
+            self.metrics.write(
+                {"step": step, "gradient_flow": self.trainer.lanes[0].gradient_flow()}
+            )
+        if due(training.evaluate_every) or step == training.steps:
+            self._evaluate()
+        if due(training.checkpoint_every) or step == training.steps:
+            self._checkpoint()
+
+    def _evaluate(self) -> None:
+        if self.valid is None:
+            return
+        entry = self.trainer.evaluate(self.valid)
+        self.metrics.write(entry)
+        for callback in self.trainer.callbacks:
+            callback.on_evaluation(entry)
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in entry.items() if k != "step")
+        self.progress.say(f"step {self.trainer.step}  {shown}")
+
+    def _checkpoint(self) -> None:
+        folder = self.out / "checkpoints"
+        trainer = self.trainer
+        path = write_checkpoint(
+            folder, trainer.step, trainer.arrays(), trainer.facts(self.registry)
+        )
+        prune(folder, self.training.keep)
+        for callback in trainer.callbacks:
+            callback.on_checkpoint(path)
+
+    def _end(self, stopped: str | None) -> Result:
+        trainer = self.trainer
+        if stopped is not None:
+            self.progress.say(f"stopped after step {trainer.step}: {stopped}")
+            self._checkpoint()
+        done = trainer.step - self.first
+        elements = done * self.training.batch * trainer.windows.stride
+        result = Result(
+            run=str(self.out),
+            steps=trainer.step,
+            train_loss=self.last.get("train_loss"),
+            valid_loss=trainer.valid_loss,
+            parameters_sha256=parameters_sha256(trainer.arena),
+            kernel=", ".join(sorted(set(trainer.model.network.kernels.values()))),
+            workers=1,
+            elements_per_second=elements / self.seconds if self.seconds else None,
+        )
+        for callback in trainer.callbacks:
+            callback.on_end(result.to_dict())
+        _write_run_json(self.out, result.to_dict(), self.registry, stopped)
+        self.metrics.close()
+        self.progress.close()
+        return result
+
+
+def _write_run_json(
+    out: Path, result: Mapping[str, Any], registry: Registry, stopped: str | None
+) -> None:
+    described = {
+        **result,
+        "stopped": stopped,
+        "plugins": registry.versions(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
+    write_whole(out / "run.json", json.dumps(described, indent=1) + "\n")
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """A list that gets an element at Ctrl-C or SIGTERM; a second one ends the process at once.
+
+    Does nothing outside the main thread, where Python allows no handlers.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        old = {}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,147 @@
+"""From a job and its dataset to the things that train: network, loss, optimizer, windows, …
+
+Parts are made here from names and validated settings; whoever holds the job and the dataset's path
+can do it again and gets the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.examples import Examples
+from rnnfarm.data.manifest import Column
+from rnnfarm.data.streams import Streams
+from rnnfarm.data.window import NEXT, Windows
+from rnnfarm.equations.parts import Loss
+from rnnfarm.errors import JobError, suggestion
+from rnnfarm.job import Job, LayerTable
+from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.nn.loss import LossFunction
+from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
+from rnnfarm.nn.recurrent import Recurrence
+from rnnfarm.plugins import Registry
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and its loss, with the columns that they read.
+
+    Attributes:
+        input, target: the columns' names; ``target`` may be ``next``.
+        column: the input column.
+    """
+
+    network: Network
+    loss: LossFunction
+    input: str
+    target: str
+    column: Column
+
+
+def make_model(job: Job, dataset: Dataset, registry: Registry) -> Model:
+    """The network and loss of a job; JobError where they do not fit the dataset."""
+    name = job.data.input or next(iter(dataset.columns))
+    column = _column(dataset, name, "data.input")
+    target = job.data.target
+    wanted = column if target == NEXT else _column(dataset, target, "data.target")
+    loss: Loss = job.model.loss.create(registry)
+    width = _target_width(loss, wanted, target)
+    outputs = loss.outputs(width)
+    choice = KernelChoice(
+        {kind: registry.get("kernels", kind)() for kind in registry.names("kernels")},
+        job.training.kernel,
+        job.training.device,
+        job.training.dtype,
+    )
+    network = Network(_network_spec(job, column, outputs, registry), choice)
+    function = LossFunction(loss, outputs, width, job.training.dtype)
+    return Model(network, function, name, target, column)
+
+
+def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
+    """The windows of a split: the batch's rows for training, at most as many for another split."""
+    training = job.training
+    part = dataset.split(split)
+    batch, bidirectional = training.batch, any(layer.bidirectional for layer in job.model.layers)
+    common: dict[str, Any] = {
+        "input": model.input,
+        "target": model.target,
+        "window": training.window,
+        "dtype": training.dtype,
+    }
+    if job.data.mode == "examples":
+        windows = Examples(
+            part, batch=batch, seed=training.seed, shuffle=split == "train", **common
+        )
+        longest = int(windows.lengths.max())
+        if bidirectional and longest > training.window:
+            raise JobError(
+                f"training.window: a bidirectional layer reads whole sequences, and the longest of "
+                f"{dataset.path} ({split}) has {longest} steps; set window = {longest}"
+            )
+        return windows
+    if split != "train":
+        batch = max(1, min(batch, part.steps // (2 * training.window)))
+    return Streams(
+        part, batch=batch, stride=training.stride if split == "train" else None, **common
+    )
+
+
+def _column(dataset: Dataset, name: str, field: str) -> Column:
+    if name not in dataset.columns:
+        raise JobError(
+            f"{field}: {dataset.path} has no column {name!r}; " + suggestion(name, dataset.columns)
+        )
+    return dataset.columns[name]
+
+
+def _target_width(loss: Loss, column: Column, target: str) -> int:
+    """The number of classes or values of a step's target; JobError where the loss wants others."""
+    is_tokens = column.kind == "tokens"
+    if loss.target_kind == "classes":
+        if not is_tokens:
+            raise JobError(
+                f"model.loss: {type(loss).__name__} wants classes, and the target {target!r} is "
+                "values; take a loss of values such as mse, or a column of tokens"
+            )
+        return column.vocabulary or 0
+    if is_tokens:
+        raise JobError(
+            f"model.loss: {type(loss).__name__} wants values, and the target {target!r} is tokens; "
+            "take cross_entropy, or a column of values"
+        )
+    return column.width
+
+
+def _network_spec(job: Job, column: Column, outputs: int, registry: Registry) -> NetworkSpec:
+    given = job.model.input
+    is_tokens = column.kind == "tokens"
+    if is_tokens != (given.kind in ("embedding", "one_hot")):
+        fitting = "embedding or one_hot" if is_tokens else "linear or none"
+        raise JobError(
+            f"model.input.kind: {given.kind!r} does not fit a column of {column.kind}; "
+            f"take {fitting}"
+        )
+    return NetworkSpec(
+        input=given.kind,
+        input_width=(column.vocabulary or 0) if is_tokens else column.width,
+        layers=[_layer_spec(layer, registry) for layer in job.model.layers],
+        outputs=outputs,
+        size=given.size,
+        input_dropout=given.dropout,
+        output_bias=job.model.output.bias,
+        tied=job.model.output.tied,
+    )
+
+
+def _layer_spec(layer: LayerTable, registry: Registry) -> LayerSpec:
+    return LayerSpec(
+        cell=layer.create(registry),
+        hidden=layer.hidden,
+        recurrence=Recurrence(layer.initial, layer.zoneout, layer.recurrent_dropout),
+        dropout=layer.dropout,
+        bidirectional=layer.bidirectional,
+        residual=layer.residual,
+    )
