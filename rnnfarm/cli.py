@@ -20,6 +20,7 @@ from rnnfarm.terminal import (
     as_json,
     load_registry,
     log,
+    naming,
     print_json,
     print_table,
     quiet,
@@ -86,7 +87,8 @@ def train(
 
     progress = Progress(quiet=quiet)
     out = out or Path("runs") / job.stem
-    result = train_job(loaded, registry, out=out, resume=resume, progress=progress).to_dict()
+    with naming(job):
+        result = train_job(loaded, registry, out=out, resume=resume, progress=progress).to_dict()
     if as_json:
         print_json(result)
     else:

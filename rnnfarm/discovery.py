@@ -23,6 +23,8 @@ from rnnfarm.errors import suggestion
 from rnnfarm.hookspecs import KINDS, PROJECT
 
 BUILTIN = "rnnfarm.builtin"
+# Code that only carries out a plugin's own; an error is placed in what it carried out.
+LOADERS = ("<", *(m.__path__[0] for m in (importlib, pluggy)), __file__)
 
 
 @dataclass
@@ -190,6 +192,15 @@ def _refusing(what: str) -> Iterator[None]:
         raise RefusedError(f"{what}: {describe(error)}; mend, update or block it") from error
 
 
+def import_part(module: str, name: str) -> Any:
+    """Return ``name`` of ``module``, importing it; raises whatever its code raises."""
+    with contextlib.redirect_stdout(sys.stderr):
+        found: Any = importlib.import_module(module)
+        for attribute in name.split("."):
+            found = getattr(found, attribute)
+    return found
+
+
 def describe(error: BaseException) -> str:
     """Return an exception as ``Type: message (file, line N)``, on one line."""
     text = " ".join(str(error).split())
@@ -197,7 +208,7 @@ def describe(error: BaseException) -> str:
     where = ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith("<") and "importlib" not in file and file != __file__:
+        if not file.startswith(LOADERS):
             where = f" ({os.path.basename(file)}, line {trace.tb_lineno})"
         trace = trace.tb_next
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

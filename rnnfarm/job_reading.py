@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -155,11 +156,16 @@ def _normal(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unknown_sections(job: dict[str, Any]) -> list[Problem]:
     """Name every unknown key of the file itself, and take it out."""
+    places = {
+        key: f"{name}.{key}" for name, table in SECTIONS.items() for key in table.model_fields
+    }
     found = []
     for key in [key for key in job if key not in SECTIONS]:
         del job[key]
-        places = [f"{s}.{key}" for s, table in SECTIONS.items() if key in table.model_fields]
-        mend = f"did you mean '{places[0]}'?" if places else suggestion(key, SECTIONS)
+        near = difflib.get_close_matches(key, [*SECTIONS, *places], n=1)
+        mend = (
+            f"did you mean '{places.get(near[0], near[0])}'?" if near else suggestion(key, SECTIONS)
+        )
         found.append((key, f"unknown key; {mend}"))
     return found
 

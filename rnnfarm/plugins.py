@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +12,7 @@ from rnnfarm.discovery import (
     RefusedError,
     Source,
     describe,
+    import_part,
     is_import_string,
     normal,
     parts_of,
@@ -173,15 +171,11 @@ def _load(target: str, who: str) -> Any:
     if not is_import_string(target):
         raise PluginError(f"{who}: '{target}' is no import string; write 'module:Name'")
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            found: Any = importlib.import_module(module)
-            for attribute in name.split("."):
-                found = getattr(found, attribute)
+        return import_part(module, name)
     except (Exception, SystemExit) as error:
         raise PluginError(
             f"{who}: '{target}' does not load: {describe(error)}; mend or update its package"
         ) from error
-    return found
 
 
 def _checked(kind: str, part: Any, who: str) -> Any:

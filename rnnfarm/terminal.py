@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from rnnfarm.errors import RnnfarmError, suggestion
+from rnnfarm.errors import JobError, RnnfarmError, suggestion
 
 if TYPE_CHECKING:
     from rnnfarm.plugins import Registry
@@ -53,6 +56,17 @@ def load_registry(ctx: click.Context) -> Registry:
 def log(quiet: bool) -> Callable[[str], None]:
     """Return what prints lines of progress on stderr, unless ``quiet``."""
     return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+
+
+@contextlib.contextmanager
+def naming(job: Path) -> Iterator[None]:
+    """Put the job file's name before sentences about its keys that only the data show wrong."""
+    try:
+        yield
+    except JobError as error:
+        key = re.compile(r"(data|model|training|cluster)(\.\w+)*: ")
+        named = [f"{job}: {s}" if key.match(s) else s for s in error.errors]
+        raise JobError(named) from error
 
 
 def print_json(report: dict[str, Any]) -> None:

@@ -376,6 +376,18 @@ def test_a_run_is_trained_evaluated_and_generated_from(
     assert all(isinstance(json.loads(line), dict) for line in out.splitlines())
 
 
+def test_what_only_the_data_show_wrong_names_the_job_file(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 400)
+    (tmp_path / "job.toml").write_text(JOB.replace(PATH, PATH + BUILD))
+    code, _, err = call("train", "job.toml", "--set", "data.input=colour", "--quiet")
+    assert code == 2
+    assert err.startswith("rnnfarm: job.toml: data.input: ")
+    assert "no column 'colour'" in err
+
+
 def test_ctrl_c_ends_a_run_with_130_and_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("to be or not to be\n" * 400)
     (tmp_path / "job.toml").write_text(

@@ -200,7 +200,8 @@ def test_a_wrong_override(override: str, sentence: str, write: Any, registry: Re
 
 # (an override, or several joined by " & ", of the smallest job; the sentence after "FILE: ")
 WRONG = [
-    ("stps=3", "stps: unknown key; known: cluster, data, model, training"),
+    ("stps=3", "stps: unknown key; did you mean 'training.steps'?"),
+    ("xyz=3", "xyz: unknown key; known: cluster, data, model, training"),
     ("steps=3", "steps: unknown key; did you mean 'training.steps'?"),
     ("trainin={}", "trainin: unknown key; did you mean 'training'?"),
     ("training=3", "training: should be a table, not 3"),
