@@ -52,7 +52,12 @@ def cli(ctx: click.Context, blocked: tuple[str, ...]) -> None:
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Ray workers here.")
 @click.option("--address", metavar="URL", help="A Ray cluster to train on.")
 @setting("Set a key of the job, such as training.steps=100 (may be repeated).")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run's folder; runs/NAME for NAME.toml if not given.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint.")
 @quiet
 @as_json
