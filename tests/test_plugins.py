@@ -53,6 +53,8 @@ WORKING = {
                 return type(name, (Cell,), {"__module__": __name__})
             raise AttributeError(name)
         """),
+    "demo-kernel": MARKED
+    + "def rnnfarm_kernels():\n    return {'fast': 'no_such_driver:Kernel'}\n",
     "demo-clash": MARKED
     + "def rnnfarm_cells():\n"
     + "    return {'lstm': 'demo_good:DemoCell', 'own': 'demo_good:DemoCell'}\n",
@@ -211,6 +213,26 @@ def test_a_job_that_needs_a_refused_plugin_says_so_and_exits_with_3(
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith(f"rnnfarm: {job}: model.layers.0.cell: there is no cell 'raised'")
     assert "plugin 'demo-raises' 1.2 (entry point 'demo_raises_point = demo_raises')" in sentence
+
+
+def test_a_kernel_that_does_not_load_stops_only_the_job_that_asks_for_it(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("to be or not to be\n" * 100)
+    job = tmp_path / "job.toml"
+    job.write_text(
+        '[data]\npath = "set"\nbuild = { reader = "bytes", files = ["text.txt"] }\n'
+        '[model]\ninput = { kind = "one_hot" }\nloss = "cross_entropy"\n'
+        'layers = [{ cell = "elman", hidden = 4 }]\n'
+        "[training]\nsteps = 1\nbatch = 2\nwindow = 8\n"
+    )
+    done = run("train", str(job), "--out", str(tmp_path / "run"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kernel"] == "numpy"
+    assert "kernel 'fast' of plugin 'demo-kernel' 1.2" in done.stderr
+    done = run("train", str(job), "--out", str(tmp_path / "b"), "--set", "training.kernel=fast")
+    assert done.returncode == 3
+    assert "training.kernel: kernel 'fast' of plugin 'demo-kernel' 1.2" in done.stderr
 
 
 def test_the_plain_list_says_what_was_refused_and_why(run: Run) -> None:

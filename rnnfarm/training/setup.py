@@ -6,6 +6,7 @@ can do it again and gets the same.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,16 @@ from rnnfarm.data.manifest import Column
 from rnnfarm.data.streams import Streams
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.equations.parts import Loss
-from rnnfarm.errors import JobError, suggestion
+from rnnfarm.errors import JobError, PluginError, suggestion
 from rnnfarm.job import Job, LayerTable
 from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.interface import Kernel
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
 from rnnfarm.plugins import Registry
+
+log = logging.getLogger("rnnfarm")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def make_model(job: Job, dataset: Dataset, registry: Registry) -> Model:
     width = _target_width(loss, wanted, target)
     outputs = loss.outputs(width)
     choice = KernelChoice(
-        {kind: registry.get("kernels", kind)() for kind in registry.names("kernels")},
+        _kernels(registry),
         job.training.kernel,
         job.training.device,
         job.training.dtype,
@@ -87,6 +91,17 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
     return Streams(
         part, batch=batch, stride=training.stride if split == "train" else None, **common
     )
+
+
+def _kernels(registry: Registry) -> dict[str, Kernel]:
+    """Every kernel that loads; without one that does not, the others still run the job."""
+    kernels = {}
+    for name in registry.names("kernels"):
+        try:
+            kernels[name] = registry.get("kernels", name)()
+        except PluginError as error:
+            log.warning("%s", error)
+    return kernels
 
 
 def _column(dataset: Dataset, name: str, field: str) -> Column:
