@@ -438,7 +438,7 @@ class _Writer:
         elif symbol.op in ("matmul", "matmul_transposed"):
             arg = self.flat(symbol.args[0]) if windowed else self.at_step(symbol.args[0])
             out = self.flat(symbol) if windowed else out
-            self.add(f"np.matmul({arg}, {self._weight(symbol)}, {out})")
+            self.add(f"np.matmul({arg}, {self._weight(symbol, windowed)}, {out})")
         elif symbol.op == "slice":
             self.add(f"np.copyto({out}, {self._sliced(symbol, windowed)})")
         else:
@@ -469,29 +469,36 @@ class _Writer:
             return self.view(place)
         return f'ws.whole["{place.buffer}"][:T, :, {place.start}:{place.stop}]'
 
-    def _weight(self, symbol: Symbol) -> str:
+    def _weight(self, symbol: Symbol, windowed: bool) -> str:
+        """The weights of a product, joined where there are several."""
         weights: tuple[Parameter, ...] = symbol.attribute
+        transposed = symbol.op == "matmul_transposed"
+        if transposed and not windowed:
+            # A product with a transposed view takes up to half as long again, at every step.
+            return self._copy_weights(weights, transposed=True)
         if len(weights) == 1:
-            name = _name(weights[0].name)
-            self.local(name, f'params["{weights[0].name}"]')
+            name = self.local(_name(weights[0].name), f'params["{weights[0].name}"]')
         else:
-            name = "joined_" + "_".join(_name(w.name) for w in weights)
-            self._join_weights(name, weights)
-        if symbol.op == "matmul":
-            return name
-        return self.local(f"{name}_T", f"{name}.T")
+            name = self._copy_weights(weights, transposed=False)
+        return self.local(f"{name}_T", f"{name}.T") if transposed else name
 
-    def _join_weights(self, name: str, weights: tuple[Parameter, ...]) -> None:
-        """Weights of a joined product, side by side; copied once a window, by the forward."""
-        width = sum(w.shape[1] for w in weights)
-        new = name not in self.buffers
-        self.buffers.setdefault(name, Buffer("weight", width, inputs=weights[0].shape[0]))
+    def _copy_weights(self, weights: tuple[Parameter, ...], transposed: bool) -> str:
+        """Weights side by side (or their transposes below each other); copied once a window."""
+        name = "_".join(["rows" if transposed else "joined", *(_name(w.name) for w in weights)])
+        inputs, width = weights[0].shape[0], sum(w.shape[1] for w in weights)
+        if transposed:
+            inputs, width = width, inputs
+        # The forward's copy serves the backward too.
+        there = name in self.buffers
+        self.buffers.setdefault(name, Buffer("weight", width, inputs=inputs))
         if name in self.locals:
-            return
+            return name
         self.local(name, f'ws.whole["{name}"]')
-        if new:
+        if not there:
             for weight, start, stop in _spans(weights):
-                self.locals[f"{name}[:, {start}:{stop}]"] = f'params["{weight.name}"]'
+                part, turn = (f"{start}:{stop}", ".T") if transposed else (f":, {start}:{stop}", "")
+                self.locals[f"{name}[{part}]"] = f'params["{weight.name}"]{turn}'
+        return name
 
 
 def _rowwise(plan: Plan) -> set[Symbol]:
