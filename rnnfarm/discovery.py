@@ -24,7 +24,10 @@ from rnnfarm.hookspecs import KINDS, PROJECT
 
 BUILTIN = "rnnfarm.builtin"
 # Code that only carries out a plugin's own; an error is placed in what it carried out.
-LOADERS = ("<", *(m.__path__[0] for m in (importlib, pluggy)), __file__)
+LOADERS = (
+    *("<", importlib.__path__[0], pluggy.__path__[0]),
+    *(os.path.join(os.path.dirname(__file__), name) for name in ("discovery.py", "plugins.py")),
+)
 
 
 @dataclass

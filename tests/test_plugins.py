@@ -301,6 +301,7 @@ def test_a_part_that_cannot_be_had_is_a_plugin_error(
     for part in parts:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "(plugins.py" not in str(caught.value)  # nor is a place in rnnfarm's own loader of use
 
 
 def test_a_class_that_no_plugin_gives_is_had_by_its_import_string(registry: Registry) -> None:
