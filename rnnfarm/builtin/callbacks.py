@@ -8,6 +8,7 @@ from pydantic import Field
 
 from rnnfarm.errors import JobError, suggestion
 from rnnfarm.training.callback import Callback
+from rnnfarm.training.patience import Patience
 
 
 class EarlyStopping(Callback):
@@ -23,8 +24,7 @@ class EarlyStopping(Callback):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._best: float | None = None
-        self._waited = 0
+        self._patience = Patience(self.min_delta)
 
     def on_evaluation(self, metrics: dict[str, Any]) -> None:
         if self.metric not in metrics:
@@ -32,18 +32,14 @@ class EarlyStopping(Callback):
                 f"callback early_stopping: metric = {self.metric!r} is no figure of an evaluation; "
                 + suggestion(self.metric, metrics)
             )
-        value = float(metrics[self.metric])
-        if self._best is None or value < self._best - self.min_delta:
-            self._best, self._waited = value, 0
-            return
-        self._waited += 1
-        if self._waited >= self.patience:
-            self.stop = (
-                f"{self.metric} was not below {self._best:g} in {self._waited} evaluations in a row"
-            )
+        waited = self._patience.observe(float(metrics[self.metric]))
+        if waited >= self.patience:
+            best = self._patience.best
+            least = "a number" if best is None else f"below {best:g}"
+            self.stop = f"{self.metric} was not {least} in {waited} evaluations in a row"
 
     def state(self) -> dict[str, Any]:
-        return {"best": self._best, "waited": self._waited}
+        return self._patience.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._best, self._waited = state["best"], state["waited"]
+        self._patience.restore(state)

@@ -51,12 +51,11 @@ class CrossEntropy(Loss):
     def step(self, output: Symbol, target: Symbol) -> Symbol:
         # The largest logit cancels; without it exp would overflow.
         logits = output - row_max(output)
-        log_sum = log(row_sum(exp(logits)))
         likely = pick(logits, target)
         if self.label_smoothing:
             spread = row_sum(logits) / logits.width
             likely = (1 - self.label_smoothing) * likely + self.label_smoothing * spread
-        return log_sum - likely
+        return log(row_sum(exp(logits))) - likely
 
     def ignored(self, target: Symbol) -> Symbol | None:
         return None if self.ignore is None else equal(target, self.ignore)

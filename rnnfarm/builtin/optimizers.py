@@ -16,22 +16,28 @@ from rnnfarm.equations.parts import Optimizer
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
-def _with_l2(optimizer: Optimizer, param: Symbol, grad: Symbol) -> Symbol:
-    return grad + optimizer.weight_decay * param if optimizer.weight_decay else grad
+class _Classic(Optimizer):
+    """An optimizer whose weight decay is the gradient of ½ weight_decay · p²."""
+
+    weight_decay: NotNegative = 0.0
+
+    def decayed(self, param: Symbol, grad: Symbol) -> Symbol:
+        return grad + self.weight_decay * param if self.weight_decay else grad
 
 
-class SGD(Optimizer):
+class SGD(_Classic):
     """Gradient descent: p - lr · g."""
 
     lr: Positive = 0.01
 
     def step(self, param: Symbol, grad: Symbol, *, lr: Symbol, t: Symbol) -> Any:
-        return param - lr * _with_l2(self, param, grad)
+        return param - lr * self.decayed(param, grad)
 
 
-class Momentum(Optimizer):
+class Momentum(_Classic):
     """Gradient descent with a velocity v ← βv + g (Polyak 1964): p - lr · v."""
 
     states = ("velocity",)
@@ -39,11 +45,11 @@ class Momentum(Optimizer):
     beta: Decay = 0.9
 
     def step(self, param: Symbol, grad: Symbol, v: Symbol, *, lr: Symbol, t: Symbol) -> Any:
-        v = self.beta * v + _with_l2(self, param, grad)
+        v = self.beta * v + self.decayed(param, grad)
         return param - lr * v, v
 
 
-class Nesterov(Optimizer):
+class Nesterov(_Classic):
     """Nesterov's momentum in the form of Sutskever et al. 2013: p - lr · (g + βv), v ← βv + g."""
 
     states = ("velocity",)
@@ -51,12 +57,12 @@ class Nesterov(Optimizer):
     beta: Decay = 0.9
 
     def step(self, param: Symbol, grad: Symbol, v: Symbol, *, lr: Symbol, t: Symbol) -> Any:
-        grad = _with_l2(self, param, grad)
+        grad = self.decayed(param, grad)
         v = self.beta * v + grad
         return param - lr * (grad + self.beta * v), v
 
 
-class Adagrad(Optimizer):
+class Adagrad(_Classic):
     """Steps divided by the root of the sum of all squared gradients (Duchi et al. 2011)."""
 
     states = ("squares",)
@@ -64,12 +70,12 @@ class Adagrad(Optimizer):
     epsilon: Positive = 1e-10
 
     def step(self, param: Symbol, grad: Symbol, s: Symbol, *, lr: Symbol, t: Symbol) -> Any:
-        grad = _with_l2(self, param, grad)
+        grad = self.decayed(param, grad)
         s = s + grad * grad
         return param - lr * grad / (sqrt(s) + self.epsilon), s
 
 
-class RMSProp(Optimizer):
+class RMSProp(_Classic):
     """Steps divided by the root of a running mean of squares (Tieleman and Hinton 2012)."""
 
     states = ("squares",)
@@ -78,12 +84,12 @@ class RMSProp(Optimizer):
     epsilon: Positive = 1e-8
 
     def step(self, param: Symbol, grad: Symbol, s: Symbol, *, lr: Symbol, t: Symbol) -> Any:
-        grad = _with_l2(self, param, grad)
+        grad = self.decayed(param, grad)
         s = self.rho * s + (1 - self.rho) * grad * grad
         return param - lr * grad / (sqrt(s) + self.epsilon), s
 
 
-class Adam(Optimizer):
+class Adam(_Classic):
     """Running means of gradients and their squares, corrected for their start at 0.
 
     Kingma and Ba 2015, algorithm 1, with the corrections folded into the learning rate and the
@@ -93,13 +99,13 @@ class Adam(Optimizer):
     states = ("mean", "squares")
     lr: Positive = 1e-3
     beta1: Decay = 0.9
-    beta2: Decay = 0.999
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     epsilon: Positive = 1e-8
 
     def step(
         self, param: Symbol, grad: Symbol, m: Symbol, s: Symbol, *, lr: Symbol, t: Symbol
     ) -> Any:
-        return self.update(param, _with_l2(self, param, grad), m, s, lr, t)
+        return self.update(param, self.decayed(param, grad), m, s, lr, t)
 
     def update(
         self, param: Symbol, grad: Symbol, m: Symbol, s: Symbol, lr: Symbol, t: Symbol
@@ -107,7 +113,7 @@ class Adam(Optimizer):
         """The new parameter, mean and mean of squares."""
         m = self.beta1 * m + (1 - self.beta1) * grad
         s = self.beta2 * s + (1 - self.beta2) * grad * grad
-        mean_scale = lr / (1 - self.beta1**t)
+        mean_scale = lr / (1 - self.beta1**t) if self.beta1 else lr
         root_scale = 1 / sqrt(1 - self.beta2**t)
         return param - mean_scale * m / (root_scale * sqrt(s) + self.epsilon), m, s
 
@@ -115,7 +121,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam whose weight decay is apart from the gradient (Loshchilov and Hutter 2019)."""
 
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: NotNegative = 0.01
 
     def step(
         self, param: Symbol, grad: Symbol, m: Symbol, s: Symbol, *, lr: Symbol, t: Symbol
@@ -130,6 +136,7 @@ class Lion(Optimizer):
 
     states = ("mean",)
     lr: Positive = 1e-4
+    weight_decay: NotNegative = 0.0
     beta1: Decay = 0.9
     beta2: Decay = 0.99
 

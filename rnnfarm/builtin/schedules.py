@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from rnnfarm.training.patience import Patience
 from rnnfarm.training.schedule import Schedule
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,24 +69,20 @@ class Plateau(Schedule):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._best: float | None = None
-        self._waited = 0
+        self._patience = Patience(self.min_delta)
         self._scale = 1.0
 
     def factor(self, step: int, steps: int) -> float:
         return self._scale
 
     def observe(self, valid_loss: float) -> None:
-        if self._best is None or valid_loss < self._best - self.min_delta:
-            self._best, self._waited = valid_loss, 0
-            return
-        self._waited += 1
-        if self._waited >= self.patience:
-            self._scale, self._waited = self._scale * self.gamma, 0
+        if self._patience.observe(valid_loss) >= self.patience:
+            self._scale *= self.gamma
+            self._patience.waited = 0
 
     def state(self) -> dict[str, Any]:
-        return {"best": self._best, "waited": self._waited, "scale": self._scale}
+        return self._patience.state() | {"scale": self._scale}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._best, self._waited = state["best"], state["waited"]
+        self._patience.restore(state)
         self._scale = state["scale"]

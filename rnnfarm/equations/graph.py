@@ -311,6 +311,11 @@ class Graph:
         number = self.lift(unit)
         if number.width != 1 or is_condition(number):
             raise CellError(f"pick(v, k): k is one number a row, not {describe(number)}")
+        if number.op == "constant":
+            index = int(number.attribute)
+            if index != number.attribute or not 0 <= index < symbol.width:
+                raise CellError(f"pick(v, {unit!r}): v has units 0 to {symbol.width - 1}")
+            return self.slice(symbol, index, index + 1)
         if symbol.width == 1:
             return symbol
         return self.make("pick", (symbol, number), None, 1)

@@ -18,9 +18,9 @@ from rnnfarm.equations.emit import may_overwrite, numpy_calls
 from rnnfarm.equations.graph import Symbol, ancestors, is_condition, ordered
 from rnnfarm.kernels.interface import Array
 
-#: Elements of the widest value of a block: small enough for a few buffers to fit in the L2 cache,
+#: Elements of the widest value of a block: small enough for what is worked on to stay in the cache,
 #: large enough for a NumPy call's own cost not to count.
-BLOCK = 16_384
+BLOCK = 65_536
 
 _serial = itertools.count()
 
@@ -140,11 +140,12 @@ class _Writer:
     def _rows(self, symbols: Sequence[Symbol]) -> None:
         last = {_base(arg): k for k, symbol in enumerate(symbols) for arg in symbol.args}
         last |= {_base(symbol): len(symbols) for symbol in self.results.values()}
+        goals = self._goals(symbols, last)
         free: list[str] = []
         held: dict[Symbol, str] = {}
         for position, symbol in enumerate(symbols):
             ending = [s for s in held if last[s] == position]
-            place = self._result_place(symbol, last, position)
+            place = self._result_place(symbol, goals.get(symbol), last, position)
             if place is None:
                 free += [held.pop(s) for s in ending if _may_overwrite(symbol, s)]
                 place = held[symbol] = self._scratch(symbol, free)
@@ -156,16 +157,29 @@ class _Writer:
             if self.text(symbol) != target:
                 self.body.append(f"np.copyto({target}, {self.text(symbol)})")
 
-    def _result_place(self, symbol: Symbol, last: Mapping[Symbol, int], at: int) -> str | None:
+    def _goals(self, symbols: Sequence[Symbol], last: Mapping[Symbol, int]) -> dict[Symbol, str]:
+        """The results in whose arrays values are to be computed: their own, or what they become
+        where the next operation is written over them."""
+        goals: dict[Symbol, str] = {}
+        for name, symbol in self.results.items():
+            goals.setdefault(symbol, name)
+        computed = set(symbols)
+        for position, symbol in reversed(list(enumerate(symbols))):
+            for arg in symbol.args if symbol in goals else ():
+                ends = arg in computed and last[arg] == position
+                if ends and arg not in goals and _may_overwrite(symbol, arg):
+                    goals[arg] = goals[symbol]
+                    break
+        return goals
+
+    def _result_place(
+        self, symbol: Symbol, goal: str | None, last: Mapping[Symbol, int], position: int
+    ) -> str | None:
         """The array of a result, unless it may be that of an input which is still needed."""
-        for name, result in self.results.items():
-            if result is symbol:
-                given = self._inputs.get(name)
-                end = -1 if given is None else last.get(given, -1)
-                over = given is not None and end == at and _may_overwrite(symbol, given)
-                if end < at or over:
-                    return _local("out", name)
-        return None
+        given = self._inputs.get(goal or "")
+        end = -1 if given is None else last.get(given, -1)
+        over = given is not None and end == position and _may_overwrite(symbol, given)
+        return _local("out", goal) if goal and (end < position or over) else None
 
     def _scratch(self, symbol: Symbol, free: list[str]) -> str:
         kind = (symbol.width, is_condition(symbol))
