@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.window import Windows
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.setup import Model, make_windows
-from rnnfarm.training.tbptt import Sums, add_sums, make_lanes
+from rnnfarm.training.tbptt import Sums, add_sums, lane_threads, make_lanes
 
 
 def evaluate(
@@ -74,7 +76,14 @@ def evaluate_run(
     opened = open_run(run, registry, checkpoint)
     windows = make_windows(opened.job, opened.model, opened.dataset, split)
     training = opened.job.training
-    result = evaluate(
-        opened.model, windows, opened.parameters, lanes=training.lanes, seed=training.seed
-    )
+    threads = lane_threads(training.threads, training.lanes)
+    with threadpool_limits(training.blas_threads), ThreadPoolExecutor(threads) as executor:
+        result = evaluate(
+            opened.model,
+            windows,
+            opened.parameters,
+            lanes=training.lanes,
+            seed=training.seed,
+            executor=executor,
+        )
     return {"schema": 1, "run": str(run), "split": split, "step": opened.step, **result}

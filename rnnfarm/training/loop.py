@@ -7,7 +7,6 @@ A step is ``window → forward → loss → backward`` on every lane (``tbptt.py
 from __future__ import annotations
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,7 +30,7 @@ from rnnfarm.training.run import (
 )
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model
-from rnnfarm.training.tbptt import Lane, Sums, add_sums, make_lanes
+from rnnfarm.training.tbptt import Lane, Sums, add_sums, lane_threads, make_lanes
 
 Array = npt.NDArray[np.floating]
 
@@ -56,7 +55,7 @@ class Trainer:
         self.optimizer_states: dict[str, Array] = self.optimizer.states(layout.size)
         self.schedule: Schedule = training.schedule.create(registry)
         self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
-        self.executor = ThreadPoolExecutor(_threads(training.threads, training.lanes))
+        self.executor = ThreadPoolExecutor(lane_threads(training.threads, training.lanes))
         self.step = 0
         self.valid_loss: float | None = None
 
@@ -193,8 +192,3 @@ def clip_gradient(gradient: Array, norm: float, scale: float, clip: ClipTable | 
         gradient *= gradient.dtype.type(scale)
     if clip is not None and clip.value is not None:
         np.clip(gradient, -clip.value, clip.value, out=gradient)
-
-
-def _threads(wanted: int, lanes: int) -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(wanted or available or 1, lanes)

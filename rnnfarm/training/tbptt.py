@@ -6,6 +6,7 @@ window ``n - 1`` left behind; the gradient ends where the window starts.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,3 +134,9 @@ def make_lanes(count: int, batch: int, network: Network, loss: LossFunction) -> 
     """``count`` lanes of equally many rows."""
     rows = batch // count
     return [Lane(k, slice(k * rows, (k + 1) * rows), network, loss) for k in range(count)]
+
+
+def lane_threads(wanted: int, lanes: int) -> int:
+    """How many threads compute lanes: ``wanted``, or one a core where that is 0."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(wanted or available or 1, lanes)

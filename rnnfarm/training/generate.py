@@ -1,0 +1,121 @@
+"""Writing text with a trained language model, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from rnnfarm.data.vocabulary import Vocabulary
+from rnnfarm.data.window import NEXT
+from rnnfarm.errors import JobError
+from rnnfarm.nn.layer import Memory, Pass
+from rnnfarm.nn.random import SAMPLE, generator
+from rnnfarm.plugins import Registry
+from rnnfarm.training.run import OpenRun, open_run
+
+
+def generate(
+    run: Path,
+    registry: Registry,
+    *,
+    prompt: str = "",
+    length: int = 400,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    checkpoint: str | None = None,
+) -> Iterator[str]:
+    """Text that goes on from a prompt, piece by piece as it is made.
+
+    Args:
+        prompt: what the model reads first; a line end if empty.
+        length: how many tokens are drawn.
+        temperature: logits are divided by it; 0 takes the likeliest token always.
+        top_k: draw only from this many of the likeliest tokens.
+        seed: the same seed gives the same text.
+
+    Raises JobError for a run that is no language model.
+    """
+    opened = open_run(run, registry, checkpoint)
+    vocabulary = _vocabulary(run, opened)
+    random = generator(seed, SAMPLE)
+    given = vocabulary.encode(prompt) if prompt else _line_end(vocabulary)
+    tokens = _tokens(opened, given, length, temperature, top_k, random)
+    return _limited(vocabulary.decode_each(tokens), opened.job.training.blas_threads)
+
+
+def _limited(pieces: Iterator[str], blas_threads: int) -> Iterator[str]:
+    with threadpool_limits(blas_threads):
+        yield from pieces
+
+
+def _vocabulary(run: Path, opened: OpenRun) -> Vocabulary:
+    model = opened.model
+    vocabulary = opened.dataset.vocabulary(model.input)
+    if model.target != NEXT or vocabulary is None or model.loss.loss.target_kind != "classes":
+        raise JobError(
+            f"{run}: this model does not predict the next token of a text, so it cannot generate; "
+            "use 'rnnfarm predict'"
+        )
+    if any(layer.bidirectional for layer in opened.job.model.layers):
+        raise JobError(f"{run}: a bidirectional model reads what comes after, so cannot generate")
+    return vocabulary
+
+
+def _line_end(vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
+    try:
+        return vocabulary.encode("\n")
+    except JobError:  # a text without line ends: start from its first entry
+        return np.zeros(1, np.int32)
+
+
+def _tokens(
+    opened: OpenRun,
+    given: npt.NDArray[np.int32],
+    length: int,
+    temperature: float,
+    top_k: int | None,
+    random: np.random.Generator,
+) -> Iterator[int]:
+    network, memory = opened.model.network, Memory()
+    states = network.zero_states(1)
+    x = given[:, None]  # (T, 1)
+    for count in range(length):
+        reset = np.zeros((len(x), 1, 1), np.bool_)
+        reset[0] = count == 0
+        run = Pass(
+            training=False,
+            seed=opened.job.training.seed,
+            step=count,
+            lane=0,
+            mask=None,
+            reset=reset,
+            states=states,
+            carry=len(x),
+            memory=memory,
+        )
+        output, _ = network.forward(opened.parameters, x, run)  # (T, 1, V)
+        states = run.new_states
+        token = draw(output[-1, 0].astype(np.float64), temperature, top_k, random)
+        yield token
+        x = np.array([[token]], np.int32)
+
+
+def draw(
+    logits: npt.NDArray[np.float64],
+    temperature: float,
+    top_k: int | None,
+    random: np.random.Generator,
+) -> int:
+    """A token drawn from softmax(logits / temperature), of the ``top_k`` likeliest alone."""
+    if temperature == 0.0:
+        return int(logits.argmax())
+    scaled = (logits - logits.max()) / temperature
+    if top_k is not None and top_k < len(scaled):
+        scaled[scaled < np.partition(scaled, -top_k)[-top_k]] = -np.inf
+    # The largest of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954).
+    return int((scaled + random.gumbel(size=scaled.shape)).argmax())

@@ -1,0 +1,142 @@
+"""What a trained model gives for each step of given sequences."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.examples import Examples
+from rnnfarm.data.split import Split
+from rnnfarm.data.writer import DatasetWriter
+from rnnfarm.errors import DataError, JobError
+from rnnfarm.plugins import Registry
+from rnnfarm.training.run import OpenRun, open_run
+from rnnfarm.training.tbptt import Lane
+
+
+def predict(
+    run: Path,
+    registry: Registry,
+    *,
+    split: str | None = None,
+    input: Path | None = None,
+    checkpoint: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row for every window of every sequence, in order.
+
+    Args:
+        split: a split of the run's dataset.
+        input: instead, a file: UTF-8 text for a model of tokens, ``.npy`` ``(T, F)`` for values.
+
+    Returns:
+        Rows with ``sequence``, ``start`` (the window's first step) and ``prediction``: for values
+        the output of each step, for classes the likeliest class, and ``text`` where they are text.
+
+    Raises JobError for a file that does not fit the model, DataError for one that is damaged.
+    """
+    opened = open_run(run, registry, checkpoint)
+    if input is None:
+        return _rows(opened, opened.dataset.split(split or "valid"))
+    return _rows_of_file(opened, input)
+
+
+def _rows_of_file(opened: OpenRun, path: Path) -> Iterator[dict[str, Any]]:
+    name, column = opened.model.input, opened.model.column
+    array = _read_text(opened, path) if column.kind == "tokens" else _read_values(opened, path)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "input"
+        with DatasetWriter(str(place), {name: column}) as writer:
+            writer.append("input", {name: array})
+        from rnnfarm.data.dataset import open_dataset
+
+        yield from _rows(opened, open_dataset(place).split("input"))
+
+
+def _read_text(opened: OpenRun, path: Path) -> Any:
+    vocabulary = opened.dataset.vocabulary(opened.model.input)
+    if vocabulary is None:
+        raise JobError(
+            f"{path}: the model's tokens have no vocabulary of text, so a text file cannot be "
+            "read for it; use --split"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror}); mend the path") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+    if not text:
+        raise JobError(f"{path}: the file is empty; give at least one token")
+    return vocabulary.encode(text)
+
+
+def _read_values(opened: OpenRun, path: Path) -> Any:
+    width = opened.model.column.width
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error}); mend the path") from None
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not a NumPy .npy file ({error}); write it with numpy.save"
+        ) from None
+    if (
+        not isinstance(array, np.ndarray)
+        or array.ndim != 2
+        or array.shape[1] != width
+        or not len(array)
+    ):
+        raise JobError(
+            f"{path}: holds {getattr(array, 'shape', 'several arrays')}; the model reads one array "
+            f"of (steps, {width}) values"
+        )
+    return array.astype(np.float32)
+
+
+def _rows(opened: OpenRun, split: Split) -> Iterator[dict[str, Any]]:
+    model, training = opened.model, opened.job.training
+    window = training.window
+    if any(layer.bidirectional for layer in opened.job.model.layers):
+        window = int(np.diff(split.starts(), append=split.steps).max())
+    # With the input as its own target no step of a sequence is left out.
+    windows = Examples(
+        split,
+        input=model.input,
+        target=model.input,
+        batch=1,
+        window=window,
+        seed=0,
+        shuffle=False,
+        dtype=training.dtype,
+    )
+    lane = Lane(0, slice(0, 1), model.network, model.loss)
+    start = 0
+    for number in range(windows.windows_in_epoch(0)):
+        read = windows.read(number)
+        run = lane.start(read, number, training.seed, window, training=False)
+        output, _ = model.network.forward(opened.parameters, read.x, run)
+        lane.states = run.new_states
+        if read.reset is not None:
+            start = 0
+        row = {"sequence": int(windows.examples(number)[0]), "start": start}
+        yield row | _described(opened, output[:, 0])
+        start += len(read.x)
+
+
+def _described(opened: OpenRun, output: Any) -> dict[str, Any]:
+    """A window's output ``(T, O)`` as JSON has it."""
+    model = opened.model
+    if model.loss.loss.target_kind == "values":
+        return {"prediction": output.astype(float).tolist()}
+    classes = output.argmax(-1)
+    row: dict[str, Any] = {"prediction": classes.tolist()}
+    dataset: Dataset = opened.dataset
+    vocabulary = dataset.vocabulary(model.input if model.target == "next" else model.target)
+    if vocabulary is not None:
+        row["text"] = vocabulary.decode(classes)
+    return row
