@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from kernel_tools import make_case
 
 from rnnfarm.equations.graph import Graph, Symbol
