@@ -37,7 +37,9 @@ class OptimizerPass:
     ) -> None:
         self.optimizer = optimizer
         self._dtype = dtype
-        segments = list(segments)
+        # Without weight decay all segments are alike, and those that touch become one.
+        decaying = optimizer.weight_decay != 0
+        segments = [(start, stop, decay and decaying) for start, stop, decay in segments]
         self._parts: list[tuple[RowProgram, list[tuple[int, int]]]] = []
         for decay in (True, False):
             chosen = [(start, stop) for start, stop, decays in segments if decays == decay]
