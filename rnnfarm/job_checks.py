@@ -23,6 +23,8 @@ def cross_checks(sections: Mapping[str, Table]) -> list[Problem]:
             found += _direction_checks(data, model)
     if isinstance(training, tables.TrainingTable):
         found += _training_checks(training)
+        if isinstance(data, tables.DataTable):
+            found += _stride_checks(data, training)
         if isinstance(cluster, tables.ClusterTable):
             found += _cluster_checks(cluster, training.lanes)
     return found
@@ -75,6 +77,17 @@ def _direction_checks(data: tables.DataTable, model: tables.ModelTable) -> list[
         )
         for i, layer in enumerate(model.layers)
         if layer.bidirectional
+    ]
+
+
+def _stride_checks(data: tables.DataTable, training: tables.TrainingTable) -> list[Problem]:
+    if data.mode == "streams" or training.stride in (None, training.window):
+        return []
+    return [
+        (
+            "training.stride",
+            "windows overlap only with data.mode = 'streams'; with 'examples' leave it out",
+        )
     ]
 
 
