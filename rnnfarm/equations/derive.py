@@ -160,11 +160,6 @@ def _concat(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
     return result
 
 
-def _absolute(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
-    (v,) = y.args
-    return [(v, g.graph.apply("where", v < 0, -g, g.graph.apply("where", v > 0, g, 0.0)))]
-
-
 def _row_sum(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
     (v,) = y.args
     return [(v, g.graph.fill(g, v.width))]
@@ -188,7 +183,8 @@ _RULES: dict[str, Rule] = {
     "exp": lambda y, g: [(y.args[0], g * y)],
     "log": lambda y, g: [(y.args[0], g / y.args[0])],
     "sqrt": lambda y, g: [(y.args[0], g * 0.5 / y)],
-    "abs": _absolute,
+    "abs": lambda y, g: [(y.args[0], g * g.graph.apply("sign", y.args[0]))],
+    "sign": lambda y, g: [],
     "minimum": _minimum,
     "maximum": _maximum,
     "where": _where,

@@ -20,7 +20,7 @@ from rnnfarm.errors import CellError
 ELEMENTWISE = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1,
     "tanh": 1, "sigmoid": 1, "relu": 1, "softplus": 1,
-    "exp": 1, "log": 1, "sqrt": 1, "abs": 1, "minimum": 2, "maximum": 2,
+    "exp": 1, "log": 1, "sqrt": 1, "abs": 1, "sign": 1, "minimum": 2, "maximum": 2,
     "less": 2, "less_equal": 2, "equal": 2, "where": 3,
 }  # fmt: skip
 #: Operations whose result is a truth value, usable only as the first argument of ``where``.

@@ -245,7 +245,7 @@ def where(condition: Symbol, a: Value, b: Value) -> Symbol:
 
 def sign(v: Symbol) -> Symbol:
     """-1, 0 or 1; its gradient is 0."""
-    return where(v > 0, 1.0, where(v < 0, -1.0, 0.0))
+    return v.graph.apply("sign", v)
 
 
 def _graph_of(*values: Value) -> Graph:
