@@ -57,6 +57,8 @@ class Trainer:
         self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
         self.executor = ThreadPoolExecutor(lane_threads(training.threads, training.lanes))
         self.step = 0
+        #: Of the last step, where it was due; see ``Lane.gradient_flow``.
+        self.gradient_flow: dict[str, dict[str, float]] | None = None
         self.valid_loss: float | None = None
 
     def train_step(self) -> dict[str, Any]:
@@ -76,6 +78,9 @@ class Trainer:
         loss, norm = total.loss * scale, global_norm(total.gradient) * scale
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(self._not_finite(loss, total.gradient))
+        flow_every = training.gradient_flow_every
+        due = flow_every and (step + 1) % flow_every == 0
+        self.gradient_flow = self.lanes[0].gradient_flow() if due else None
         # clip
         clip_gradient(total.gradient, norm, scale, training.clip)
         # optimizer
@@ -151,11 +156,7 @@ class Trainer:
         what = "loss" if not math.isfinite(loss) else "gradient"
         place = "the loss itself"
         for lane in self.lanes:
-            window = self.windows.read(self.step, lane.rows)
-            run = lane.start(
-                window, self.step, self.job.training.seed, self.windows.stride, training=True
-            )
-            found = self.model.network.first_not_finite(self.parameters, window.x, run)
+            found = lane.first_not_finite(self.parameters)
             if found:
                 place = f"the output of {found}"
                 break

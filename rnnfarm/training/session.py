@@ -168,10 +168,8 @@ class _Run:
         def due(every: int) -> bool:
             return bool(every) and step % every == 0
 
-        if due(training.gradient_flow_every):
-            self.metrics.write(
-                {"step": step, "gradient_flow": self.trainer.lanes[0].gradient_flow()}
-            )
+        if self.trainer.gradient_flow is not None:
+            self.metrics.write({"step": step, "gradient_flow": self.trainer.gradient_flow})
         if due(training.evaluate_every) or step == training.steps:
             self._evaluate()
         if due(training.checkpoint_every) or step == training.steps:

@@ -62,21 +62,23 @@ class Lane:
         """Forward, loss and backward over window ``step``; carries the states on."""
         window = windows.read(step, self.rows)
         run = self.start(window, step, seed, windows.stride, training=True)
-        output, backward = self.network.forward(parameters, window.x, run)  # (T, B, O)
-        d_output = self.memory.array("d_output", output.shape, output.dtype)
-        loss = self.loss(output, window.target, window.valid, d_output)
-        gradient = self.memory.array("gradient", (self.network.layout.size,), output.dtype)
-        backward(d_output, self.network.layout.views(gradient), None)
+        with np.errstate(all="ignore"):  # the step looks for what is no number
+            output, backward = self.network.forward(parameters, window.x, run)  # (T, B, O)
+            d_output = self.memory.array("d_output", output.shape, output.dtype)
+            loss = self.loss(output, window.target, window.valid, d_output)
+            gradient = self.memory.array("gradient", (self.network.layout.size,), output.dtype)
+            backward(d_output, self.network.layout.views(gradient), None)
         self.states = run.new_states
-        self.last = _Last(window, d_output, backward)
+        self.last = _Last(window, run, d_output, backward)
         return Sums(loss.total, loss.count, gradient=gradient)
 
     def evaluate(self, windows: Windows, step: int, parameters: Arrays, seed: int) -> Sums:
         """Forward and loss over window ``step``, without dropout; carries the states on."""
         window = windows.read(step, self.rows)
         run = self.start(window, step, seed, windows.stride, training=False)
-        output, _ = self.network.forward(parameters, window.x, run)
-        loss = self.loss(output, window.target, window.valid, None)
+        with np.errstate(all="ignore"):
+            output, _ = self.network.forward(parameters, window.x, run)
+            loss = self.loss(output, window.target, window.valid, None)
         self.states = run.new_states
         correct = 0
         if self.loss.loss.target_kind == "classes":
@@ -100,8 +102,9 @@ class Lane:
     def gradient_flow(self) -> dict[str, dict[str, float]]:
         """How much of the gradient of the last step's loss arrives how many steps before.
 
-        For the window that ``train`` read last: by layer and by distance 0, 1, 2, 4, … steps, the
-        norm over rows and units of ∂L/∂h, where L is the loss of the window's last step alone.
+        For the window that ``train`` read last, before its parameters are changed: by layer and by
+        distance 0, 1, 2, 4, … steps, the norm over rows and units of ∂L/∂h, where L is the loss of
+        the window's last step alone.
         """
         d_last = np.zeros_like(self.last.d_output)
         d_last[-1] = self.last.d_output[-1]
@@ -110,12 +113,18 @@ class Lane:
         self.last.backward(d_last, self.network.layout.views(scratch), records)
         return {name: _by_distance(record) for name, record in sorted(records.items())}
 
+    def first_not_finite(self, parameters: Arrays) -> str | None:
+        """The first layer whose output is no number in the window that ``train`` read last."""
+        with np.errstate(all="ignore"):
+            return self.network.first_not_finite(parameters, self.last.window.x, self.last.run)
+
 
 @dataclass(frozen=True)
 class _Last:
-    """What the gradient-flow figures need of the last window."""
+    """The last window, for figures that are not wanted at every step."""
 
     window: Window
+    run: Pass
     d_output: FloatArray
     backward: Backward
 
