@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         maximum,
         minimum,
         parameter,
+        pick,
         relu,
         row_max,
         row_sum,
         sigmoid,
         sign,
         softplus,
+        split,
         sqrt,
         tanh,
         unit_index,
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "rnnfarm.equations.language": (
-        "affine equal exp layer_norm log maximum minimum parameter relu row_max row_sum sigmoid "
-        "sign softplus sqrt tanh unit_index where"
+        "affine equal exp layer_norm log maximum minimum parameter pick relu row_max row_sum "
+        "sigmoid sign softplus split sqrt tanh unit_index where"
     ),
     "rnnfarm.equations.parts": "Cell Loss Optimizer",
     "rnnfarm.hookspecs": "hookimpl",
@@ -62,12 +64,14 @@ __all__ = [
     "maximum",
     "minimum",
     "parameter",
+    "pick",
     "relu",
     "row_max",
     "row_sum",
     "sigmoid",
     "sign",
     "softplus",
+    "split",
     "sqrt",
     "tanh",
     "train",
