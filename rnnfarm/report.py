@@ -93,17 +93,20 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._last: dict[str, int] = {}
+        #: The last entry of each kind, by the name of its main figure.
+        self.last: dict[str, Mapping[str, Any]] = {}
         if path.exists():
             _cut_torn_line(path)
             for entry in read_metrics(path):
-                self._last[_kind(entry)] = entry["step"]
+                self.last[_kind(entry)] = entry
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append an entry, unless its step was logged before."""
-        if entry["step"] <= self._last.get(_kind(entry), -1):
+        kind = _kind(entry)
+        if kind in self.last and entry["step"] <= self.last[kind]["step"]:
             return
+        self.last[kind] = entry
         finite = {k: v for k, v in entry.items() if not _is_not_finite(v)}
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()

@@ -117,7 +117,7 @@ class _Run:
         self.progress = progress
         self.training = trainer.job.training
         self.metrics = MetricsLog(out / "metrics.jsonl")
-        self.last: dict[str, Any] = {}
+        self.last: Mapping[str, Any] = self.metrics.last.get("train_loss", {})
         self.first = trainer.step
         self.seconds = 0.0
 

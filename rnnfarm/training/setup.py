@@ -87,10 +87,11 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
             )
         return windows
     if split != "train":
-        batch = max(1, min(batch, part.steps // (2 * training.window)))
-    return Streams(
-        part, batch=batch, stride=training.stride if split == "train" else None, **common
-    )
+        # Few and long streams: what is measured should not start from a zero state too often.
+        common["window"] = window = min(training.window, part.steps)
+        batch = max(1, min(batch, part.steps // (8 * window)))
+    stride = training.stride if split == "train" else None
+    return Streams(part, batch=batch, stride=stride, **common)
 
 
 def _kernels(registry: Registry) -> dict[str, Kernel]:
