@@ -10,7 +10,7 @@ from kernel_tools import VARIANTS, Case, make_case
 from random_cells import Recipe, cell_of, plan_options, recipes
 
 from rnnfarm.builtin import cells
-from rnnfarm.equations.language import affine, sigmoid, tanh
+from rnnfarm.equations.language import affine, parameter, sigmoid, tanh
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import PlanOptions
 
@@ -305,3 +305,24 @@ def test_d_x_is_made_only_when_wanted() -> None:
     case = make_case(CELLS["lstm"])
     case.loss()
     assert case.backward(need_d_x=False)["x"] is None
+
+
+class AwkwardNames(Cell):
+    """Names that the generated source has other uses for."""
+
+    states = ("t", "out", "output", "t_0_2", "t_new", "T")
+
+    def step(self, x, t, out, output, t_0_2, t_new, T):
+        a, b = affine(x, t, gates=("lambda", "np"), name="d_t")
+        names = ("W_h", "s4", "mask", "ws", "x", "p0_W", "B", "7", "d_t_x", "a-b")
+        learned = [parameter(name) for name in names]
+        for vector in learned:
+            a = tanh(a + vector * t_0_2)
+        c = affine(out, name="W") + affine(output, name="W.h")
+        d = affine(t_new, T, gates="TB", units=2, name="joined")
+        return b * a, tanh(c), tanh(a * t), t_new * d[0] * 0 + T, tanh(out * d[1] * 0 + a), out
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_name_clashes_with_the_generated_source(variant: str) -> None:
+    assert_all_gradients(make_case(AwkwardNames(), VARIANTS[variant], (4, 2, 3, 2)))

@@ -30,6 +30,11 @@ REDUCTIONS = frozenset({"row_sum", "row_max"})
 #: A row's unit by its number: ``pick(v, k)`` is that unit, ``place(g, k)`` is ``g`` there and 0
 #: elsewhere, ``add_at(v, g, k)`` is ``v`` with ``g`` added there.
 INDEXED = frozenset({"pick", "place", "add_at"})
+#: What messages offer in place of what does not work on symbols.
+FUNCTIONS = (
+    "rnnfarm's tanh, sigmoid, relu, softplus, exp, log, sqrt, abs, minimum, maximum, where, equal, "
+    "sign, row_sum, row_max, layer_norm"
+)
 #: Values that come from outside the equations.
 LEAVES = frozenset({"constant", "input", "parameter", "unit_index"})
 
@@ -113,6 +118,11 @@ class Symbol:
     def __neg__(self) -> Symbol:
         return self.graph.apply("neg", self)
 
+    def __matmul__(self, other: object) -> NoReturn:
+        raise CellError("'@' on a symbol: a product with learned weights is affine(v)")
+
+    __rmatmul__ = __matmul__
+
     def __abs__(self) -> Symbol:
         return self.graph.apply("abs", self)
 
@@ -129,6 +139,8 @@ class Symbol:
         return self.graph.apply("less_equal", other, self)
 
     def __pow__(self, exponent: float) -> Symbol:
+        if isinstance(exponent, Symbol):
+            raise CellError("'**' with a symbol as exponent; write exp(b * log(a)) for a ** b")
         if exponent == 0.5:
             return self.graph.apply("sqrt", self)
         if isinstance(exponent, int) and 1 <= exponent <= 8:
@@ -154,8 +166,7 @@ class Symbol:
 
     def __float__(self) -> float:
         raise CellError(
-            "a symbol where Python wants a number (math.… or float(…)): use rnnfarm's own tanh, "
-            "exp, log, sqrt, …"
+            f"a symbol where Python wants a number (math.…, float(…), range(…)): use {FUNCTIONS}"
         )
 
     __int__ = __index__ = __float__
@@ -172,16 +183,16 @@ class Symbol:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise CellError(f"'.{name}' on a symbol: it has only arithmetic; see rnnfarm.equations")
+        raise CellError(f"'.{name}' on a symbol, which has only arithmetic: use {FUNCTIONS}")
 
     def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
         raise CellError(
-            f"numpy.{ufunc.__name__} on a symbol: it is not an operation of the equations; use "
-            "rnnfarm's own functions"
+            f"numpy.{ufunc.__name__} on a symbol (a NumPy number or array in an equation counts "
+            f"as one): use plain numbers and {FUNCTIONS}"
         )
 
     def __array_function__(self, function: Any, *_: Any, **__: Any) -> NoReturn:
-        raise CellError(f"numpy.{function.__name__} on a symbol: use rnnfarm's own functions")
+        raise CellError(f"numpy.{function.__name__} on a symbol: use {FUNCTIONS}")
 
 
 Value = Symbol | float | int
@@ -267,7 +278,12 @@ class Graph:
             if value.graph is not self:
                 raise CellError("a symbol of another cell is used here; a cell is traced alone")
             return value
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool):
+            raise CellError(
+                f"{value} in an equation: if it comes from '==' or '!=' between symbols, write "
+                "equal(a, b); for a setting of the cell use Python's own if"
+            )
+        if not isinstance(value, (int, float)):
             raise CellError(
                 f"{value!r} of type {type(value).__name__} in an equation: only symbols and plain "
                 "numbers can be combined"
@@ -348,7 +364,7 @@ def _simplify(graph: Graph, op: str, args: tuple[Symbol, ...]) -> Symbol | None:
     if all(a.op == "constant" for a in args) and op in _FOLD:
         return graph.constant(_FOLD[op](*(a.attribute for a in args)))
     if op == "where":
-        return args[1] if args[1] is args[2] else None
+        return args[1] if args[1] is args[2] and args[1].width >= args[0].width else None
     if op == "neg" and args[0].op == "neg":
         return args[0].args[0]
     if op == "maximum" and args[1].op == "constant" and args[1].attribute == 0:

@@ -10,6 +10,7 @@ work on symbols too.
 from __future__ import annotations
 
 import contextvars
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,19 @@ class Trace:
         self.given: dict[Symbol, str] = {}
         #: Symbols that depend on the previous step's states.
         self.states: set[Symbol] = set()
+
+    def declare(self, parameter: Parameter) -> Parameter:
+        """Check a new parameter's name and width."""
+        name = parameter.name
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise CellError(f"the parameter name {name!r}: use letters, digits, '_', '.' and '-'")
+        if name in self.graph.parameters:
+            raise CellError(
+                f"the parameter {name!r} is declared twice; give each its own name, or keep the "
+                "first one's symbol in a variable and use that again"
+            )
+        self.graph.declare(parameter)
+        return parameter
 
     def is_recurrent(self, symbol: Symbol) -> bool:
         """Whether a symbol depends on a state of the step before."""
@@ -76,9 +90,12 @@ def affine(
     names = list(gates) if gates is not None else [""]
     if len(set(names)) < len(names) or not names:
         raise CellError(f"affine(gates={gates!r}): gate names must differ, and there must be one")
-    width = trace.units if units is None else units
-    if not isinstance(width, int) or width < 1:
-        raise CellError(f"affine(units={units!r}): units must be a whole number above 0")
+    if not vectors:
+        raise CellError("affine() without vectors is only a learned vector; write parameter(name)")
+    width = _checked_units(trace, units, "affine")
+    _check_keys("bias", bias, names, "gates")
+    labels = [trace.given.get(vector, f"v{k}") for k, vector in enumerate(vectors)]
+    _check_keys("init", init, labels, "vectors")
     trace.affine_count += 1
     prefix = name or ("W" if trace.affine_count == 1 else f"W{trace.affine_count}")
 
@@ -90,7 +107,7 @@ def affine(
                 "affine() of something that depends on no input and no state is only a learned "
                 "vector; write parameter(name)"
             )
-        label = trace.given.get(vector, f"v{position}")
+        label = labels[position]
         if isinstance(init, Mapping):
             chosen = init.get(label)
         else:
@@ -99,7 +116,7 @@ def affine(
             chosen = "orthogonal" if trace.is_recurrent(vector) else "glorot_uniform"
         shape = (vector.width, width * len(names))
         parameter = Parameter(f"{prefix}.{label}", shape, (chosen,) * len(names), decay=True)
-        return graph.matmul(vector, (parameter,))
+        return graph.matmul(vector, (trace.declare(parameter),))
 
     products = [weight(i, v) for i, v in enumerate(vectors)]
     # What depends on x alone comes first, so that its sum is hoisted out of the time loop.
@@ -108,9 +125,7 @@ def affine(
         initial = tuple(f"constant:{_bias_value(bias, gate):g}" for gate in names)
         vector = Parameter(f"{prefix}.bias", (width * len(names),), initial, decay=False)
         first_recurrent = sum(not trace.is_recurrent(p) for p in products)
-        products.insert(first_recurrent, graph.vector(vector))
-    if not products:
-        raise CellError("affine() without vectors and without a bias has nothing to compute")
+        products.insert(first_recurrent, graph.vector(trace.declare(vector)))
     total = products[0]
     for product in products[1:]:
         total = total + product
@@ -123,9 +138,26 @@ def affine(
 
 
 def _bias_value(bias: bool | float | Mapping[str, float], gate: str) -> float:
-    if isinstance(bias, Mapping):
-        return float(bias.get(gate, 0.0))
-    return 0.0 if bias is True else float(bias)
+    value = bias.get(gate, 0.0) if isinstance(bias, Mapping) else bias
+    if not isinstance(value, (int, float)):
+        raise CellError(f"affine(bias={bias!r}): write True, False, a number, or a number per gate")
+    return 0.0 if value is True else float(value)
+
+
+def _checked_units(trace: Trace, units: int | None, function: str) -> int:
+    width = trace.units if units is None else units
+    if not isinstance(width, int) or width < 1:
+        raise CellError(f"{function}(units={units!r}): units must be a whole number above 0")
+    return width
+
+
+def _check_keys(argument: str, given: object, known: Sequence[str], what: str) -> None:
+    """Refuse a mapping that names something that is not there."""
+    unknown = [key for key in given if key not in known] if isinstance(given, Mapping) else []
+    if unknown:
+        raise CellError(
+            f"affine({argument}=…): {unknown[0]!r} is none of its {what}, which are {list(known)}"
+        )
 
 
 def parameter(
@@ -140,8 +172,8 @@ def parameter(
         decay: whether weight decay applies to it.
     """
     trace = current_trace()
-    width = trace.units if units is None else units
-    return trace.graph.vector(Parameter(name, (width,), (init,), decay))
+    width = _checked_units(trace, units, "parameter")
+    return trace.graph.vector(trace.declare(Parameter(name, (width,), (init,), decay)))
 
 
 def layer_norm(vector: Symbol, epsilon: float = 1e-5) -> Symbol:
@@ -149,14 +181,14 @@ def layer_norm(vector: Symbol, epsilon: float = 1e-5) -> Symbol:
 
     Multiply by a ``parameter(…, init="ones")`` and add another for gain and bias.
     """
-    width = vector.width
+    width = _symbol(vector).width
     centred = vector - row_sum(vector) / width
     return centred / sqrt(row_sum(centred * centred) / width + epsilon)
 
 
 def row_sum(vector: Symbol) -> Symbol:
     """The sum over the units of each row, of width 1."""
-    return vector.graph.reduce("row_sum", vector)
+    return _symbol(vector).graph.reduce("row_sum", vector)
 
 
 def row_max(vector: Symbol) -> Symbol:
@@ -164,7 +196,7 @@ def row_max(vector: Symbol) -> Symbol:
 
     Use it where it cancels, as in a stabilised logarithm of a sum of exponentials.
     """
-    return vector.graph.reduce("row_max", vector)
+    return _symbol(vector).graph.reduce("row_max", vector)
 
 
 def pick(vector: Symbol, unit: Value) -> Symbol:
@@ -190,37 +222,37 @@ def unit_index(width: int) -> Symbol:
 
 def tanh(v: Symbol) -> Symbol:
     """Hyperbolic tangent."""
-    return v.graph.apply("tanh", v)
+    return _symbol(v).graph.apply("tanh", v)
 
 
 def sigmoid(v: Symbol) -> Symbol:
     """The logistic function 1 / (1 + exp(-v))."""
-    return v.graph.apply("sigmoid", v)
+    return _symbol(v).graph.apply("sigmoid", v)
 
 
 def relu(v: Symbol) -> Symbol:
     """max(v, 0); its gradient at 0 is 0."""
-    return v.graph.apply("relu", v)
+    return _symbol(v).graph.apply("relu", v)
 
 
 def softplus(v: Symbol) -> Symbol:
     """log(1 + exp(v))."""
-    return v.graph.apply("softplus", v)
+    return _symbol(v).graph.apply("softplus", v)
 
 
 def exp(v: Symbol) -> Symbol:
     """The exponential function."""
-    return v.graph.apply("exp", v)
+    return _symbol(v).graph.apply("exp", v)
 
 
 def log(v: Symbol) -> Symbol:
     """The natural logarithm."""
-    return v.graph.apply("log", v)
+    return _symbol(v).graph.apply("log", v)
 
 
 def sqrt(v: Symbol) -> Symbol:
     """The square root."""
-    return v.graph.apply("sqrt", v)
+    return _symbol(v).graph.apply("sqrt", v)
 
 
 def minimum(a: Value, b: Value) -> Symbol:
@@ -246,6 +278,12 @@ def where(condition: Symbol, a: Value, b: Value) -> Symbol:
 def sign(v: Symbol) -> Symbol:
     """-1, 0 or 1; its gradient is 0."""
     return v.graph.apply("sign", v)
+
+
+def _symbol(value: Symbol) -> Symbol:
+    if not isinstance(value, Symbol):
+        raise CellError(f"{value!r} is no symbol; compute with plain numbers in Python (math.…)")
+    return value
 
 
 def _graph_of(*values: Value) -> Graph:

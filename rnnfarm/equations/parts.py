@@ -7,6 +7,7 @@ part, the file, the line and the mend.
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 from collections.abc import Callable, Mapping
@@ -41,7 +42,8 @@ class Cell(Part):
         return {}
 
     def step(self, *symbols: Any, **named: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} has no step")
+        wanted = ", ".join(["self", "x", *self.states])
+        raise CellError(f"it has no equations; write def step({wanted})")
 
     def state_widths(self, hidden: int) -> dict[str, int]:
         """The width of every state."""
@@ -52,6 +54,9 @@ class Cell(Part):
                 f"{part_name(self)}.widths names {sorted(unknown)}, which are no states of it; "
                 f"its states are {list(self.states)}"
             )
+        bad = [f"{name}: {width!r}" for name, width in other.items() if not _is_width(width)]
+        if bad:
+            raise CellError(f"{part_name(self)}.widths gives {bad[0]}; a width is a number above 0")
         return {name: other.get(name, hidden) for name in self.states}
 
 
@@ -124,11 +129,16 @@ def trace_cell(cell: Cell, inputs: int, hidden: int) -> CellTrace:
     states = {name: graph.input(name, w) for name, w in cell.state_widths(hidden).items()}
     trace.given = {x: "x"} | {symbol: name for name, symbol in states.items()}
     trace.states = set(states.values())
+    _check_signature(cell, x, states)
     result = _run(trace, cell, lambda: cell.step(x, *states.values()))
     new = result if isinstance(result, tuple | list) else (result,)
     names = list(states)
     if len(new) != len(names):
-        _fail(cell, f"step returns {len(new)} values; it has {len(names)} states, {names}")
+        _fail(
+            cell,
+            f"step returns {len(new)} value{'s' * (len(new) != 1)} for the states {names}; return "
+            "one for each, in this order, or change states = (…)",
+        )
     for name, symbol in zip(names, new, strict=True):
         _check_number(cell, f"the new state {name!r}", symbol, graph)
         if symbol.width != states[name].width:
@@ -216,6 +226,10 @@ def part_name(part: Part) -> str:
     return type(part).__name__
 
 
+def _is_width(width: object) -> bool:
+    return isinstance(width, int) and width >= 1
+
+
 def _check_state_names(cell: Cell) -> None:
     names = cell.states
     if isinstance(names, str) or not names or not all(isinstance(n, str) for n in names):
@@ -225,6 +239,15 @@ def _check_state_names(cell: Cell) -> None:
     bad = [name for name in names if not name.isidentifier()]
     if bad:
         _fail(cell, f"states = {names!r}: {bad[0]!r} is no Python name")
+
+
+def _check_signature(cell: Cell, x: Symbol, states: Mapping[str, Symbol]) -> None:
+    """Whether ``step`` takes the input and every state."""
+    try:
+        inspect.signature(cell.step).bind(x, *states.values())
+    except TypeError as error:
+        wanted = ", ".join(["self", "x", *states])
+        _fail(cell, f"step cannot be called ({error}); write def step({wanted})")
 
 
 def _check_number(part: Equations, what: str, symbol: object, graph: Graph) -> None:

@@ -77,7 +77,7 @@ def write_forward(plan: Plan, buffers: dict[str, Buffer]) -> str:
 
 
 def write_backward(plan: Plan, buffers: dict[str, Buffer]) -> str:
-    """The source of ``backward(ws, T, B, params, given, d_output, grads, need_d_x, record)``."""
+    """The source of ``backward(ws, T, B, params, given, dy, grads, need_d_x, record)``."""
     writer = _Writer(plan, buffers)
     loop = [s for stage in plan.stages for s in (*stage.products, *stage.elementwise)]
     writer.place_everywhere(plan.once, "once")
@@ -88,15 +88,15 @@ def write_backward(plan: Plan, buffers: dict[str, Buffer]) -> str:
     writer.place_backward()
     _write_backward_steps(plan, writer)
     _write_epilogue(plan, writer)
-    signature = "params, given, d_output, grads, need_d_x, record"
+    signature = "params, given, dy, grads, need_d_x, record"
     return writer.source(f"def backward(ws, T, B, {signature}):")
 
 
 def _write_backward_steps(plan: Plan, writer: _Writer) -> None:
     output = plan.output
-    writer.local("d_out", "list(d_output)")
+    writer.local("dy_steps", "list(dy)")
     writer.local(f"d_{output}", f'ws.whole["d_{output}"]')
-    writer.add(f"np.add(d_{output}, d_out[T - 1], d_{output})")
+    writer.add(f"np.add(d_{output}, dy_steps[T - 1], d_{output})")
     writer.add("for t in range(T - 1, -1, -1):")
     writer.indent = "    "
     writer.add("if record is not None:")
@@ -117,7 +117,7 @@ def _write_backward_steps(plan: Plan, writer: _Writer) -> None:
     gradient = plan.d_states[output]
     text = "0.0" if gradient is None else writer.at_step(gradient)
     writer.add("if t:")
-    writer.add(f"    np.add({text}, d_out[t - 1], d_{output})")
+    writer.add(f"    np.add({text}, dy_steps[t - 1], d_{output})")
     writer.add("else:")
     writer.add(f"    np.copyto(d_{output}, {text})")
     writer.indent = ""
@@ -178,6 +178,8 @@ class _Writer:
         self.step_places: dict[Symbol, Place] = {}
         self.window_places: dict[Symbol, Place] = {}
         self.rowwise = _rowwise(plan)
+        # Numbered, so that no parameter's name can clash with another or with a buffer's.
+        self.names = {n: f"p{k}_{_identifier(n)}" for k, n in enumerate(plan.parameters)}
         for name, width in plan.states.items():
             self.buffers.setdefault(f"state_{name}", Buffer("history", width))
             self.put(plan.inputs[name], Place(f"state_{name}", 0, width))
@@ -190,6 +192,10 @@ class _Writer:
     def local(self, name: str, value: str) -> str:
         self.locals.setdefault(name, value)
         return name
+
+    def parameter(self, name: str, suffix: str = "", part: str = "") -> str:
+        """The local name of a parameter, or of a part of it."""
+        return self.local(self.names[name] + suffix, f'params["{name}"]{part}')
 
     def source(self, signature: str) -> str:
         body = [f"{name} = {value}" for name, value in self.locals.items()] + self.lines
@@ -252,9 +258,10 @@ class _Writer:
         if base.op == "unit_index":
             return self.local(f"index_{base.width}{suffix}", f"np.arange({base.width}.0)" + part)
         if base.op == "parameter":
-            return self.local(_name(base.attribute) + suffix, f'params["{base.attribute}"]{part}')
+            return self.parameter(base.attribute, suffix, part)
         assert base.op == "input", f"{symbol!r} has no place"
-        name, given = _name(base.attribute) + suffix, f'given["{base.attribute}"]{part}'
+        name = _identifier(base.attribute).rstrip("_") + suffix
+        given = f'given["{base.attribute}"]{part}'
         if base.attribute.startswith(PER_WINDOW):
             return self.local(name, given)
         if not stepwise:
@@ -477,14 +484,15 @@ class _Writer:
             # A product with a transposed view takes up to half as long again, at every step.
             return self._copy_weights(weights, transposed=True)
         if len(weights) == 1:
-            name = self.local(_name(weights[0].name), f'params["{weights[0].name}"]')
+            name = self.parameter(weights[0].name)
         else:
             name = self._copy_weights(weights, transposed=False)
-        return self.local(f"{name}_T", f"{name}.T") if transposed else name
+        return self.local(f"turned_{name}", f"{name}.T") if transposed else name
 
     def _copy_weights(self, weights: tuple[Parameter, ...], transposed: bool) -> str:
         """Weights side by side (or their transposes below each other); copied once a window."""
-        name = "_".join(["rows" if transposed else "joined", *(_name(w.name) for w in weights)])
+        start = "turned" if transposed else "joined"
+        name = "_".join([start, *(self.names[w.name] for w in weights), "copy"])
         inputs, width = weights[0].shape[0], sum(w.shape[1] for w in weights)
         if transposed:
             inputs, width = width, inputs
@@ -495,9 +503,9 @@ class _Writer:
             return name
         self.local(name, f'ws.whole["{name}"]')
         if not there:
-            for weight, start, stop in _spans(weights):
-                part, turn = (f"{start}:{stop}", ".T") if transposed else (f":, {start}:{stop}", "")
-                self.locals[f"{name}[{part}]"] = f'params["{weight.name}"]{turn}'
+            for weight, first, last in _spans(weights):
+                span, turn = (f"{first}:{last}", ".T") if transposed else (f":, {first}:{last}", "")
+                self.locals[f"{name}[{span}]"] = f'params["{weight.name}"]{turn}'
         return name
 
 
@@ -534,10 +542,12 @@ def _last_uses(symbols: Sequence[Symbol], lasting: set[Symbol]) -> dict[Symbol, 
 def _view_name(place: Place, buffer: Buffer) -> str:
     name = place.buffer
     if (place.start, place.stop) != (0, buffer.width):
-        name += f"_{place.start}_{place.stop}"
-    return name + ("_new" if place.first else "")
+        span = f"{place.start}_{place.stop}"
+        # A state may be called h_0_2, so a part of a state is named the other way round.
+        name = f"{name}_{span}" if name[1:].isdigit() else f"part_{span}_{name}"
+    return f"new_{name}" if place.first else name
 
 
-def _name(text: str) -> str:
-    """A parameter's or input's name as a Python name."""
-    return "".join(c if c.isalnum() else "_" for c in text).rstrip("_")
+def _identifier(text: str) -> str:
+    """A parameter's or input's name as part of a Python name."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
