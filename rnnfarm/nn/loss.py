@@ -35,6 +35,7 @@ class LossFunction:
         self.dtype = dtype
         self._outputs = outputs
         self._classes = loss.target_kind == "classes"
+        self._ignored: RowProgram | None = None
         self._targets = 1 if self._classes else targets
         if loss.evaluate is None:
             self._compile(trace_loss(loss, outputs, targets))
@@ -46,7 +47,6 @@ class LossFunction:
         value = {"rows": trace.rows}
         self._value = RowProgram(f"{name} value", value, self.dtype)
         self._gradient = RowProgram(f"{name} gradient", value | {"d_output": found}, self.dtype)
-        self._ignored = None
         if trace.ignored is not None:
             self._ignored = RowProgram(f"{name} ignored", {"ignored": trace.ignored}, self.dtype)
 
@@ -71,7 +71,7 @@ class LossFunction:
         if self.loss.evaluate is not None:
             return LossSum(*self.loss.evaluate(output, target, valid, d_output))
         arrays = {"output": output.reshape(-1, self._outputs), "target": self._target(target)}
-        counts = self._counts(arrays["target"], valid)
+        counts = self.counted(target, valid).reshape(-1)
         if self._classes:
             arrays["target"] = self._known_classes(arrays["target"], counts)
         size = len(counts)
@@ -92,14 +92,13 @@ class LossFunction:
         dtype = np.intp if self._classes else np.dtype(self.dtype)
         return target.reshape(-1, self._targets).astype(dtype, copy=False)
 
-    def _counts(self, target: Array, valid: Array) -> Array:
-        """``(T * B,)`` bool: the steps that count."""
-        counts = valid.reshape(-1)
+    def counted(self, target: Array, valid: Array) -> Array:
+        """``(T, B)`` bool: the valid steps whose target is not to be ignored."""
         if self._ignored is None:
-            return counts
-        ignored = np.empty((len(counts), 1), np.bool_)
-        self._ignored({"target": target, "ignored": ignored}, self._ignored.spans(0, len(counts)))
-        return counts & ~ignored[:, 0]
+            return valid
+        arrays = {"target": self._target(target), "ignored": np.empty((valid.size, 1), np.bool_)}
+        self._ignored(arrays, self._ignored.spans(0, valid.size))
+        return valid & ~arrays["ignored"].reshape(valid.shape)
 
     def _known_classes(self, target: Array, counts: Array) -> Array:
         """The target classes, 0 at the steps that do not count."""

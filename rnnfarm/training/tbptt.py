@@ -82,7 +82,8 @@ class Lane:
         self.states = run.new_states
         correct = 0
         if self.loss.loss.target_kind == "classes":
-            correct = int(np.sum((output.argmax(-1) == window.target) & window.valid))
+            counted = self.loss.counted(window.target, window.valid)
+            correct = int(np.sum((output.argmax(-1) == window.target) & counted))
         return Sums(loss.total, loss.count, correct)
 
     def start(self, window: Window, step: int, seed: int, carry: int, *, training: bool) -> Pass:
