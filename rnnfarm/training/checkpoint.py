@@ -1,8 +1,8 @@
 """Checkpoints: a folder each, written so that a kill at any instant leaves only whole ones.
 
 ``state.safetensors`` holds the arrays (``parameters.NAME``, ``optimizer.STATE``,
-``states.LAYER.STATE``) and ``checkpoint.json`` everything else with the arrays' checksum. Both are
-written under a temporary name and flushed; the rename makes the checkpoint exist.
+``states.LAYER.STATE``) and ``checkpoint.json`` everything else, with the arrays' checksum and its
+own. Both are written under a temporary name and flushed; the rename makes the checkpoint exist.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -20,12 +21,13 @@ from typing import Any
 
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from rnnfarm.errors import DataError, RunError
 
 log = logging.getLogger("rnnfarm")
 FORMAT = 1
+STATE, FACTS = "state.safetensors", "checkpoint.json"
 _NAME = re.compile(r"step-(\d+)$")
 
 
@@ -52,29 +54,22 @@ def write_checkpoint(
 ) -> Path:
     """Write checkpoint ``step-NNNNNNNN`` below ``folder``; RunError where that fails."""
     target = folder / f"step-{step:08d}"
-    if target.exists():
-        if problem(target) is None:
-            return target
-        target.rename(_free(target, f"{target.name}.damaged"))
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            if not isinstance(_read(target), str):
+                return target
+            target.rename(_free(target, f"{target.name}.damaged"))
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            _flush(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        state = temporary / "state.safetensors"
-        save_file(dict(arrays), state)
-        described = {
-            "format": FORMAT,
-            "step": step,
-            **facts,
-            "files": {state.name: {"bytes": state.stat().st_size, "sha256": _sha256(state)}},
-        }
-        (temporary / "checkpoint.json").write_text(json.dumps(described, indent=1) + "\n")
-        for path in (state, temporary / "checkpoint.json", temporary):
-            _flush(path)
+        _write_files(temporary, {"format": FORMAT, "step": step, **facts}, arrays)
         temporary.rename(target)
         _flush(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(
             f"the checkpoint {target} could not be written ({error}); make room or permission "
             "there, and go on with --resume"
@@ -82,29 +77,56 @@ def write_checkpoint(
     return target
 
 
+def _write_files(
+    folder: Path, facts: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+) -> None:
+    state = folder / STATE
+    save_file(dict(arrays), state)
+    with state.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = json.loads(json.dumps(facts))  # as it will be read, so that the checksum agrees
+    facts["files"] = {STATE: {"bytes": state.stat().st_size, "sha256": checksum}}
+    facts["sha256"] = _checksum(facts)
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    for path in (state, folder / FACTS, folder):
+        _flush(path)
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    """The checksum of everything in checkpoint.json but itself, however it is spaced."""
+    rest = {key: value for key, value in facts.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint; DataError where it is damaged."""
-    fault = problem(path)
-    if fault is not None:
-        raise DataError(f"the checkpoint {path} is damaged: {fault}; use another one")
-    facts = json.loads((path / "checkpoint.json").read_text())
-    try:
-        return Checkpoint(path, load_file(path / "state.safetensors"), facts)
-    except SafetensorError as error:
-        raise DataError(
-            f"the checkpoint {path} is damaged: state.safetensors cannot be read ({error}); use "
-            "another one"
-        ) from error
+    found = _read(path)
+    if isinstance(found, str):
+        raise DataError(f"the checkpoint {path} is damaged: {found}; use another one")
+    return found
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint below ``folder``, or None; names each damaged one it skips."""
     for path in reversed(checkpoints(folder)):
-        fault = problem(path)
-        if fault is None:
-            return read_checkpoint(path)
-        log.warning("the checkpoint %s is damaged and was skipped: %s", path, fault)
+        found = _read(path)
+        if not isinstance(found, str):
+            return found
+        log.warning("the checkpoint %s is damaged and was skipped: %s", path, found)
     return None
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the lowest validation loss, the oldest of equals; None without any."""
+    measured = {path: _valid_loss(path) for path in checkpoints(folder)}
+    best = min(measured, key=lambda path: measured[path], default=None)
+    return best if best is not None and math.isfinite(measured[best]) else None
+
+
+def _valid_loss(path: Path) -> float:
+    facts = _facts(path)
+    loss = None if isinstance(facts, str) else facts.get("valid_loss")
+    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else math.inf
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -118,50 +140,56 @@ def checkpoints(folder: Path) -> list[Path]:
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the ``keep`` newest checkpoints and the one of the lowest validation loss.
 
-    Damaged ones are neither counted nor removed.
+    Damaged ones are neither counted nor removed. One that cannot be removed is named.
     """
-    known: list[tuple[Path, float]] = []
-    for path in checkpoints(folder):
-        facts = _facts(path)
-        if facts is not None:
-            loss = facts.get("valid_loss")
-            known.append((path, float("inf") if loss is None else float(loss)))
-    best = min(known, key=lambda entry: entry[1], default=(None, 0.0))
-    for path, _ in known[:-keep]:
-        if path != best[0]:
+    known = [path for path in checkpoints(folder) if not isinstance(_facts(path), str)]
+    best = best_checkpoint(folder)
+    for path in known[:-keep]:
+        if path == best:
+            continue
+        try:
             doomed = _free(path, f".{path.name}.removed")
             path.rename(doomed)  # from here on it is no checkpoint, not a damaged one
             shutil.rmtree(doomed)
+        except OSError as error:
+            log.warning("the old checkpoint %s could not be removed: %s", path, error)
 
 
-def problem(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None where it is whole."""
+def _read(path: Path) -> Checkpoint | str:
+    """A checkpoint, or what is wrong with it."""
     facts = _facts(path)
-    if facts is None:
-        return "checkpoint.json is missing or cannot be read"
+    if isinstance(facts, str):
+        return facts
+    try:
+        content = (path / STATE).read_bytes()
+    except OSError as error:
+        return f"{STATE} cannot be read ({error.strerror})"
+    entry = facts["files"][STATE]
+    if len(content) != entry["bytes"]:
+        return f"{STATE} has {len(content)} bytes instead of {entry['bytes']}"
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        return f"the checksum of {STATE} is wrong"
+    try:
+        return Checkpoint(path, load(content), facts)
+    except SafetensorError as error:
+        return f"{STATE} cannot be read ({error})"
+
+
+def _facts(path: Path) -> dict[str, Any] | str:
+    """What checkpoint.json says, or what is wrong with it."""
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{FACTS} is missing"
+    except (OSError, ValueError) as error:
+        return f"{FACTS} cannot be read ({error})"
+    if not isinstance(facts, dict):
+        return f"{FACTS} is no JSON object"
     if facts.get("format") != FORMAT:
         return f"its format is {facts.get('format')!r}, and this version of rnnfarm reads {FORMAT}"
-    try:
-        for name, entry in facts["files"].items():
-            file = path / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != entry["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-            if _sha256(file) != entry["sha256"]:
-                return f"the checksum of {name} is wrong"
-        int(facts["step"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return f"checkpoint.json has no {error}"
-    return None
-
-
-def _facts(path: Path) -> dict[str, Any] | None:
-    try:
-        facts = json.loads((path / "checkpoint.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
+    if facts.get("sha256") != _checksum(facts):
+        return f"the checksum of {FACTS} is wrong"
+    return facts
 
 
 def sweep(folder: Path) -> None:
@@ -176,11 +204,6 @@ def _free(path: Path, name: str) -> Path:
     while (candidate := path.with_name(f"{name}-{number}")).exists():
         number += 1
     return candidate
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tomllib
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.training.checkpoint import (
     Checkpoint,
+    best_checkpoint,
     checkpoints,
     newest_checkpoint,
     read_checkpoint,
@@ -66,7 +66,7 @@ def read_run_job(run: Path, registry: Registry) -> Job:
     if not path.is_file():
         raise JobError(f"{run}: this is not a run, it holds no job.toml; mend the path")
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: damaged ({error}); restore it from the job that was run"
@@ -82,7 +82,7 @@ def write_run_job(run: Path, job: Job) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a small file so that a kill leaves the old contents or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -120,10 +120,11 @@ def choose_checkpoint(run: Path, wanted: str) -> Checkpoint:
     if wanted == "newest":
         found = newest_checkpoint(folder)
     elif wanted == "best":
-        found = _best(folder)
+        best = best_checkpoint(folder)
+        found = newest_checkpoint(folder) if best is None else read_checkpoint(best)
     else:
         names = [path.name for path in checkpoints(folder)]
-        name = f"step-{int(wanted):08d}" if wanted.isdigit() else wanted
+        name = f"step-{int(wanted):08d}" if wanted.isdecimal() else wanted
         if name not in names:
             known = ", ".join(names) or "none"
             raise JobError(f"{run}: there is no checkpoint {wanted!r}; there are: {known}")
@@ -131,18 +132,6 @@ def choose_checkpoint(run: Path, wanted: str) -> Checkpoint:
     if found is None:
         raise DataError(f"{run}: there is no whole checkpoint in it; train it with --resume")
     return found
-
-
-def _best(folder: Path) -> Checkpoint | None:
-    measured = []
-    for path in checkpoints(folder):
-        try:
-            loss = json.loads((path / "checkpoint.json").read_text()).get("valid_loss")
-        except (OSError, ValueError):
-            continue  # a damaged one is not the best
-        if loss is not None:
-            measured.append((float(loss), path))
-    return read_checkpoint(min(measured)[1]) if measured else newest_checkpoint(folder)
 
 
 def restore_parameters(
