@@ -1,0 +1,149 @@
+"""A window of random numbers for a plan, and a kernel run on it: what all checks of kernels share.
+
+``Case.loss`` is a number that depends on every output and on every state after the window, and
+``Case.backward`` its gradient, so that one comparison sees all that a kernel computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnfarm.equations.instrument import PlanOptions
+from rnnfarm.equations.parts import Cell
+from rnnfarm.equations.plan import Plan, make_plan
+from rnnfarm.kernels.interface import Kernel, WindowKernel
+from rnnfarm.kernels.numpy import NumPyKernel
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+#: ``(T, B, I, H)``.
+Sizes = tuple[int, int, int, int]
+
+
+def variants(states: tuple[str, ...] = ("h", "c", "y")) -> dict[str, PlanOptions]:
+    """What a plan may have beyond the equations of a cell: one at a time, and all at once."""
+    zoneout = tuple((name, 0.5 if k % 2 else 0.2) for k, name in enumerate(states))
+    return {
+        "plain": PlanOptions(),
+        "masks": PlanOptions(masked=True),
+        "resets": PlanOptions(resets=True),
+        "resets-learned": PlanOptions(resets=True, initial="learned"),
+        "resets-random": PlanOptions(resets=True, initial="random"),
+        "zoneout": PlanOptions(zoneout=zoneout),
+        "dropout": PlanOptions(recurrent_dropout=0.3),
+        "all": PlanOptions(
+            masked=True, resets=True, initial="learned", zoneout=zoneout, recurrent_dropout=0.3
+        ),
+    }
+
+
+@dataclass
+class Case:
+    """A plan's kernel, and numbers for one window."""
+
+    kernel: WindowKernel
+    parameters: Arrays
+    x: Array
+    states: Arrays
+    extras: Arrays
+    d_output: Array
+    d_states: Arrays
+    workspace: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.workspace = self.kernel.workspace(*self.x.shape[:2])
+
+    @property
+    def plan(self) -> Plan:
+        return self.kernel.plan
+
+    def variables(self) -> Arrays:
+        """Everything that has a gradient, by a name of its own."""
+        return {
+            "x": self.x,
+            **{f"parameter {n}": a for n, a in self.parameters.items()},
+            **{f"state {n}": a for n, a in self.states.items()},
+        }
+
+    def forward(self) -> tuple[Array, Arrays]:
+        """The outputs ``(T, B, H)`` and the states after the window."""
+        y = self.kernel.forward(self.workspace, self.parameters, self.x, self.states, self.extras)
+        return y, self.kernel.states_after(self.workspace, len(self.x))
+
+    def loss(self) -> float:
+        """A number whose gradients are those that ``backward`` is given."""
+        y, after = self.forward()
+        return float(np.vdot(y, self.d_output)) + sum(
+            float(np.vdot(after[n], d)) for n, d in self.d_states.items()
+        )
+
+    def backward(self, **options: Any) -> dict[str, Any]:
+        """The gradient of ``loss`` by every variable, after a forward; x's None if not wanted."""
+        gradients = {n: np.full_like(a, np.nan) for n, a in self.parameters.items()}
+        d_x, d_states = self.kernel.backward(
+            self.workspace, self.d_output, self.d_states, gradients, **options
+        )
+        return {
+            "x": None if d_x is None else d_x.copy(),
+            **{f"parameter {n}": a for n, a in gradients.items()},
+            **{f"state {n}": a.copy() for n, a in d_states.items()},
+        }
+
+    def arrays(self) -> Arrays:
+        """Everything that a window gives: outputs, states after it, and all gradients."""
+        y, after = self.forward()
+        found = {"y": y.copy(), **{f"after {n}": a.copy() for n, a in after.items()}}
+        return found | {f"gradient of {name}": array for name, array in self.backward().items()}
+
+    def results(self) -> dict[str, bytes]:
+        """The bits of ``arrays``."""
+        return {name: array.tobytes() for name, array in self.arrays().items()}
+
+
+def make_case(
+    cell: Cell,
+    options: PlanOptions | None = None,
+    sizes: Sizes = (5, 3, 3, 4),
+    seed: int = 0,
+    dtype: str = "float64",
+    kernel: Kernel | None = None,
+) -> Case:
+    """A case for a cell; the same seed gives the same numbers in every dtype and kernel.
+
+    Raises CellError for a mistake in the cell.
+    """
+    T, B, I, H = sizes  # noqa: E741
+    plan = make_plan(cell, I, H, options)
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int, scale: float = 1.0) -> Array:
+        return (rng.standard_normal(shape) * scale).astype(dtype)
+
+    return Case(
+        kernel=(kernel or NumPyKernel()).build(plan, dtype),
+        parameters={n: normal(*p.shape, scale=0.5) for n, p in plan.parameters.items()},
+        x=normal(T, B, I),
+        states={n: normal(B, w, scale=0.5) for n, w in plan.states.items()},
+        extras=_extras(plan, (T, B), rng, dtype),
+        d_output=normal(T, B, plan.states[plan.output]),
+        d_states={n: normal(B, w) for n, w in plan.states.items()},
+    )
+
+
+def _extras(plan: Plan, window: tuple[int, int], rng: np.random.Generator, dtype: str) -> Arrays:
+    T, B = window
+    extras: Arrays = {}
+    for name, symbol in plan.inputs.items():
+        if name in ("mask?", "reset?"):
+            extras[name] = rng.random((T, B, 1)) > 0.35
+        elif name.startswith("zoneout:"):
+            extras[name] = rng.random((T, B, symbol.width)) > 0.5
+        elif name.startswith("drop:"):
+            extras[name] = ((rng.random((B, symbol.width)) > 0.3) / 0.7).astype(dtype)
+        elif name.startswith("initial:"):
+            extras[name] = rng.standard_normal((B, symbol.width)).astype(dtype)
+    return extras
