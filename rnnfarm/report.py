@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from rnnfarm.errors import DataError
 
 log = logging.getLogger("rnnfarm")
 
@@ -107,28 +110,47 @@ class MetricsLog:
         if kind in self.last and entry["step"] <= self.last[kind]["step"]:
             return
         self.last[kind] = entry
-        finite = {k: v for k, v in entry.items() if not _is_not_finite(v)}
-        self._file.write(json.dumps(finite) + "\n")
+        self._file.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
         self._file.flush()
+
+    def flush(self) -> None:
+        """Bring everything written to the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole entries of a metrics.jsonl; a last line that is still being written is left out."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
+    """The whole entries of a metrics.jsonl; a last line that is still being written is left out.
+
+    Raises DataError for a line that is damaged.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
             if line.endswith("\n"):
-                yield json.loads(line)
+                yield _entry(path, number, line)
+
+
+def _entry(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        raise DataError(f"{path}, line {number}: this is no entry of a run; remove the line")
+    return entry
 
 
 def _kind(entry: Mapping[str, Any]) -> str:
     return next((k for k in ("valid_loss", "gradient_flow") if k in entry), "train_loss")
 
 
-def _is_not_finite(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _finite(value: Any) -> Any:
+    """A figure or a table of figures; null for infinity and NaN, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cut_torn_line(path: Path) -> None:

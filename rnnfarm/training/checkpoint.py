@@ -192,9 +192,11 @@ def _facts(path: Path) -> dict[str, Any] | str:
     return facts
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written or half removed."""
-    for path in folder.glob(".step-*"):
+def sweep(run: Path) -> None:
+    """Remove what a killed process left half written or half removed in a run's folder."""
+    for path in run.glob(".*.tmp"):
+        path.unlink()
+    for path in (run / "checkpoints").glob(".step-*"):
         shutil.rmtree(path)
 
 

@@ -6,6 +6,7 @@ A step is ``window → forward → loss → backward`` on every lane (``tbptt.py
 
 from __future__ import annotations
 
+import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,20 +19,16 @@ from rnnfarm.errors import RunError
 from rnnfarm.job import ClipTable, Job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.callback import Callback
-from rnnfarm.training.checkpoint import (
-    Checkpoint,
-)
+from rnnfarm.training.checkpoint import Checkpoint
 from rnnfarm.training.evaluate import evaluate
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.optimizer import OptimizerPass
-from rnnfarm.training.run import (
-    parameters_sha256,
-    restore_parameters,
-)
+from rnnfarm.training.run import parameters_sha256, restore_arrays
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model
 from rnnfarm.training.tbptt import Lane, Sums, add_sums, lane_threads, make_lanes
 
+log = logging.getLogger("rnnfarm")
 Array = npt.NDArray[np.floating]
 
 
@@ -59,7 +56,15 @@ class Trainer:
         self.step = 0
         #: Of the last step, where it was due; see ``Lane.gradient_flow``.
         self.gradient_flow: dict[str, dict[str, float]] | None = None
+        #: How many steps of the data the last step learned from.
+        self.count = 0
+        self.train_loss: float | None = None
         self.valid_loss: float | None = None
+
+    @property
+    def stop(self) -> str | None:
+        """Why a callback wants the run to end, or None."""
+        return next((callback.stop for callback in self.callbacks if callback.stop), None)
 
     def train_step(self) -> dict[str, Any]:
         """One training step; returns its metrics. RunError where the loss is no number."""
@@ -88,6 +93,7 @@ class Trainer:
         lr = self.optimizer.optimizer.lr * factor
         self.optimizer.apply(self.arena, total.gradient, self.optimizer_states, lr, step + 1)
         self.step += 1
+        self.count, self.train_loss = total.count, loss
         return {"step": self.step, "train_loss": loss, "lr": lr, "grad_norm": norm}
 
     def evaluate(self, windows: Windows) -> dict[str, Any]:
@@ -102,8 +108,8 @@ class Trainer:
             most=training.evaluate_windows,
             executor=self.executor,
         )
-        self.valid_loss = found["loss"]
-        self.schedule.observe(self.valid_loss)
+        self.schedule.observe(found["loss"])
+        self.valid_loss = found["loss"] if math.isfinite(found["loss"]) else None
         return {"step": self.step} | {f"valid_{name}": value for name, value in found.items()}
 
     # -- checkpoints ------------------------------------------------------------------------------
@@ -127,9 +133,12 @@ class Trainer:
         return {
             "cursor": {"window": self.step, "epoch": epoch, "index": index},
             "seed": self.job.training.seed,
+            "train_loss": self.train_loss,
             "valid_loss": self.valid_loss,
             "schedule": self.schedule.state(),
-            "callbacks": [callback.state() for callback in self.callbacks],
+            "callbacks": [
+                {"state": callback.state(), "stop": callback.stop} for callback in self.callbacks
+            ],
             "plugins": registry.versions(),
             "kernels": self.model.network.kernels,
             "parameters_sha256": parameters_sha256(self.arena),
@@ -137,19 +146,32 @@ class Trainer:
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint."""
-        restore_parameters(checkpoint, self.model, self.arena)
-        for name, array in checkpoint.group("optimizer").items():
-            self.optimizer_states[name][...] = array
-        for name, array in checkpoint.group("states").items():
+        """Go on from a checkpoint; DataError where it is of another model or optimizer."""
+        facts, layout = checkpoint.facts, self.model.network.layout
+        states = {
+            f"{layer}.{name}": np.empty((self.job.training.batch, *state.shape[1:]), state.dtype)
+            for layer, mine in self.lanes[0].states.items()
+            for name, state in mine.items()
+        }  # (B, H)
+        restore_arrays(checkpoint, "parameters", layout.views(self.arena))
+        restore_arrays(checkpoint, "optimizer", self.optimizer_states)
+        restore_arrays(checkpoint, "states", states)
+        for name, array in states.items():
             layer, _, state = name.rpartition(".")
             for lane in self.lanes:
                 lane.states[layer][state] = np.ascontiguousarray(array[lane.rows])
-        self.schedule.restore(checkpoint.facts["schedule"])
-        for callback, state in zip(self.callbacks, checkpoint.facts["callbacks"], strict=True):
-            callback.restore(state)
-        self.valid_loss = checkpoint.facts["valid_loss"]
+        self.schedule.restore(facts["schedule"])
+        for callback, saved in zip(self.callbacks, facts["callbacks"], strict=True):
+            callback.restore(saved["state"])
+            callback.stop = saved["stop"]
+        self.train_loss, self.valid_loss = facts["train_loss"], facts["valid_loss"]
         self.step = checkpoint.step
+        kernels = self.model.network.kernels
+        if facts["kernels"] != kernels:
+            log.warning(
+                "the kernels were %s and are now %s; the last bits of the results may differ",
+                facts["kernels"], kernels,
+            )  # fmt: skip
 
     def _not_finite(self, loss: float, gradient: Array) -> str:
         """Where the first infinity or NaN of this step is, and what helps."""
@@ -161,9 +183,16 @@ class Trainer:
                 place = f"the output of {found}"
                 break
         else:
-            for name, view in self.model.network.layout.views(gradient).items():
-                if not np.isfinite(view).all():
-                    place = f"the gradient of {name}"
+            views = self.model.network.layout.views(gradient)
+            backwards = [
+                n for layer in reversed(self.model.network.layers) for n in layer.parameters
+            ]
+            wrong = (name for name in backwards if not np.isfinite(views[name]).all())
+            name = next(wrong, None)
+            if name is not None:
+                place = f"the gradient of {name}"
+            elif what == "gradient":
+                place = "its norm"
         lr = self.optimizer.optimizer.lr * self.schedule(self.step + 1, self.job.training.steps)
         return (
             f"step {self.step + 1}: the {what} is no finite number any more, first in {place}; "

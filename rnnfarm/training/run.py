@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> Op
     model = make_model(job, dataset, registry)
     found = choose_checkpoint(run, checkpoint or "newest")
     arena = np.zeros(model.network.layout.size, job.training.dtype)
-    restore_parameters(found, model, arena)
-    return OpenRun(job, dataset, model, arena, model.network.layout.views(arena), found.step)
+    parameters = model.network.layout.views(arena)
+    restore_arrays(found, "parameters", parameters)
+    return OpenRun(job, dataset, model, arena, parameters, found.step)
 
 
 def read_run_job(run: Path, registry: Registry) -> Job:
@@ -134,25 +136,25 @@ def choose_checkpoint(run: Path, wanted: str) -> Checkpoint:
     return found
 
 
-def restore_parameters(
-    checkpoint: Checkpoint, model: Model, arena: npt.NDArray[np.floating]
+def restore_arrays(
+    checkpoint: Checkpoint, group: str, targets: Mapping[str, npt.NDArray[np.floating]]
 ) -> None:
-    """Copy a checkpoint's parameters into an arena; DataError where they are of another model."""
-    saved = checkpoint.group("parameters")
-    views = model.network.layout.views(arena)
-    if saved.keys() != views.keys():
-        odd = sorted(saved.keys() ^ views.keys())
+    """Copy a group of a checkpoint's arrays; DataError where they are of another model."""
+    saved = checkpoint.group(group)
+    if saved.keys() != targets.keys():
+        odd = sorted(saved.keys() ^ targets.keys())
         raise DataError(
-            f"{checkpoint.path}: its parameters are of another model (they differ in "
+            f"{checkpoint.path}: its {group} are of another model (they differ in "
             f"{', '.join(odd[:3])}); use the job and the plugins that it was trained with"
         )
-    for name, view in views.items():
-        if saved[name].shape != view.shape or saved[name].dtype != view.dtype:
+    for name, target in targets.items():
+        if saved[name].shape != target.shape or saved[name].dtype != target.dtype:
             raise DataError(
-                f"{checkpoint.path}: parameter {name} is {saved[name].dtype} {saved[name].shape}, "
-                f"and the job's is {view.dtype} {view.shape}; use the job that it was trained with"
+                f"{checkpoint.path}: {group}.{name} is {saved[name].dtype} {saved[name].shape}, "
+                f"and the job's is {target.dtype} {target.shape}; use the job that it was trained "
+                "with"
             )
-        view[...] = saved[name]
+        target[...] = saved[name]
 
 
 def parameters_sha256(arena: npt.NDArray[np.floating]) -> str:

@@ -82,7 +82,11 @@ def train(
         if checkpoint is not None:
             trainer.restore(checkpoint)
             progress.say(f"resuming {out} at step {trainer.step}")
-        return _Run(trainer, registry, out, valid, progress).loop()
+        run = _Run(trainer, registry, out, valid, progress)
+        try:
+            return run.loop()
+        finally:
+            run.close()
 
 
 def _open_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
@@ -94,8 +98,13 @@ def _open_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
                 "another folder with --out"
             )
         check_same_job(out, read_run_job(out, registry), job)
-        sweep(out / "checkpoints")
-    out.mkdir(parents=True, exist_ok=True)
+        sweep(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(
+            f"{out}: the run's folder cannot be made ({error.strerror}); name another with --out"
+        ) from None
     write_run_job(out, job)
 
 
@@ -117,8 +126,7 @@ class _Run:
         self.progress = progress
         self.training = trainer.job.training
         self.metrics = MetricsLog(out / "metrics.jsonl")
-        self.last: Mapping[str, Any] = self.metrics.last.get("train_loss", {})
-        self.first = trainer.step
+        self.elements = 0
         self.seconds = 0.0
 
     def loop(self) -> Result:
@@ -126,23 +134,25 @@ class _Run:
         for callback in trainer.callbacks:
             callback.on_start(RunInfo(self.out, trainer.job.to_dict(), trainer.step, steps))
         self._say_start()
-        stopped: str | None = None
         with _interruptible() as interrupted:
-            while trainer.step < steps and stopped is None:
+            while trainer.step < steps and trainer.stop is None:
                 started = time.perf_counter()
                 entry = trainer.train_step()
                 self.seconds += time.perf_counter() - started
                 self._log(entry, time.perf_counter() - started)
                 self._every_so_often()
-                stopped = next((c.stop for c in trainer.callbacks if c.stop), None)
                 if interrupted:
                     self._checkpoint()
-                    self.progress.close()
                     raise Interrupted(
                         f"interrupted after step {trainer.step}; its checkpoint is written, go on "
                         f"with --resume --out {self.out}"
                     )
-        return self._end(stopped)
+        return self._end()
+
+    def close(self) -> None:
+        self.trainer.executor.shutdown(wait=False, cancel_futures=True)
+        self.metrics.close()
+        self.progress.close()
 
     def _say_start(self) -> None:
         kernels = ", ".join(f"{k}: {v}" for k, v in self.trainer.model.network.kernels.items())
@@ -151,16 +161,16 @@ class _Run:
         self.progress.start(self.trainer.step, self.training.steps)
 
     def _log(self, entry: dict[str, Any], seconds: float) -> None:
-        elements = self.training.batch * self.trainer.windows.stride
-        self.last = entry | {
+        self.elements += self.trainer.count
+        entry |= {
             "steps_per_second": 1.0 / seconds,
-            "elements_per_second": elements / seconds,
+            "elements_per_second": self.trainer.count / seconds,
         }
         if self.trainer.step % self.training.log_every == 0:
-            self.metrics.write(self.last)
+            self.metrics.write(entry)
         for callback in self.trainer.callbacks:
-            callback.on_step(self.last)
-        self.progress.step(self.last)
+            callback.on_step(entry)
+        self.progress.step(entry)
 
     def _every_so_often(self) -> None:
         training, step = self.training, self.trainer.step
@@ -188,6 +198,7 @@ class _Run:
     def _checkpoint(self) -> None:
         folder = self.out / "checkpoints"
         trainer = self.trainer
+        self.metrics.flush()  # what led to a checkpoint is not lost where the checkpoint is not
         path = write_checkpoint(
             folder, trainer.step, trainer.arrays(), trainer.facts(self.registry)
         )
@@ -195,28 +206,25 @@ class _Run:
         for callback in trainer.callbacks:
             callback.on_checkpoint(path)
 
-    def _end(self, stopped: str | None) -> Result:
+    def _end(self) -> Result:
         trainer = self.trainer
-        if stopped is not None:
-            self.progress.say(f"stopped after step {trainer.step}: {stopped}")
+        if trainer.stop is not None:
+            self.progress.say(f"stopped after step {trainer.step}: {trainer.stop}")
             self._checkpoint()
-        done = trainer.step - self.first
-        elements = done * self.training.batch * trainer.windows.stride
         result = Result(
             run=str(self.out),
             steps=trainer.step,
-            train_loss=self.last.get("train_loss"),
+            train_loss=trainer.train_loss,
             valid_loss=trainer.valid_loss,
             parameters_sha256=parameters_sha256(trainer.arena),
             kernel=", ".join(sorted(set(trainer.model.network.kernels.values()))),
             workers=1,
-            elements_per_second=elements / self.seconds if self.seconds else None,
+            elements_per_second=self.elements / self.seconds if self.seconds else None,
         )
         for callback in trainer.callbacks:
             callback.on_end(result.to_dict())
-        _write_run_json(self.out, result.to_dict(), self.registry, stopped)
-        self.metrics.close()
-        self.progress.close()
+        if self.seconds or not (self.out / "run.json").exists():
+            _write_run_json(self.out, result.to_dict(), self.registry, trainer.stop)
         return result
 
 
