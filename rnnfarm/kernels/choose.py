@@ -52,22 +52,33 @@ class KernelChoice:
         for name, kernel in sorted(self.kernels.items(), key=lambda item: -item[1].priority):
             if self.wanted not in ("auto", name):
                 continue
-            refusal = kernel.refusal(plan, self._device(kernel), self.dtype)
-            if refusal is None:
-                built = kernel.build(plan, self.dtype)
-                refusal = None if name == REFERENCE else self_check(built, plan, self.dtype)
-                if refusal is None:
-                    return name, built
+            try:
+                refusal = kernel.refusal(plan, self._device(kernel), self.dtype)
+                fault, built = (None, None) if refusal else self._tried(name, kernel, plan)
+            except Exception as error:  # whatever a foreign kernel raises, others may run the plan
+                fault, built = f"it failed with {type(error).__name__}: {error}", None
+            if built is not None:
+                return name, built
+            if fault:
                 log.warning(
                     "the kernel %r is not used for %s: %s; please report this to its authors",
-                    name, plan.cell, refusal,
+                    name, plan.cell, fault,
                 )  # fmt: skip
+                refusal = fault
             reasons.append(f"{name}: {refusal}")
         raise DeviceError(
             f"no kernel can run {plan.cell} in {self.dtype} on device {self.device!r} "
             f"({'; '.join(reasons) or 'none is installed for it'}); "
             'set training.device = "auto" and training.kernel = "auto"'
         )
+
+    def _tried(
+        self, name: str, kernel: Kernel, plan: Plan
+    ) -> tuple[str, None] | tuple[None, WindowKernel]:
+        """What its self-check found wrong, or the plan compiled by the kernel."""
+        built = kernel.build(plan, self.dtype)
+        fault = None if name == REFERENCE else self_check(built, plan, self.dtype)
+        return (None, built) if fault is None else (fault, None)
 
     def _device(self, kernel: Kernel) -> str:
         return kernel.devices[0] if self.device == "auto" else self.device
@@ -77,11 +88,15 @@ def self_check(kernel: WindowKernel, plan: Plan, dtype: str) -> str | None:
     """None where a small window, forward and backward, agrees with the reference."""
     reference = NumPyKernel().build(plan, dtype)
     tolerance = 1e-4 if dtype == "float32" else 1e-9
+    theirs = _small_window(reference, plan, dtype)
     try:
-        ours, theirs = _small_window(kernel, plan, dtype), _small_window(reference, plan, dtype)
+        ours = _small_window(kernel, plan, dtype)
     except Exception as error:  # whatever a foreign kernel raises, the run goes on without it
         return f"it failed its self-check with {type(error).__name__}: {error}"
     for what, value in theirs.items():
+        shape = ours[what].shape if what in ours else None
+        if shape != value.shape:
+            return f"its {what} has shape {shape} instead of {value.shape}"
         scale = float(np.max(np.abs(value), initial=1.0))
         difference = float(np.max(np.abs(ours[what] - value), initial=0.0)) / scale
         if not difference <= tolerance:
@@ -106,12 +121,17 @@ def _small_window(kernel: WindowKernel, plan: Plan, dtype: str) -> dict[str, Any
         elif name.startswith(("drop:", "initial:")):
             extras[name] = draw(rows, symbol.width)
     x, d_output = draw(steps, rows, plan.width_in), draw(steps, rows, plan.states[plan.output])
+    d_after = {name: draw(rows, width) for name, width in plan.states.items()}
     workspace = kernel.workspace(steps, rows)
     results = {"output": kernel.forward(workspace, parameters, x, states, extras).copy()}
+    for step in (2, steps):
+        for name, state in kernel.states_after(workspace, step).items():
+            results[f"state {name} after {step} steps"] = state.copy()
     if plan.options.training:
         gradients = {name: np.zeros_like(value) for name, value in parameters.items()}
-        d_x, d_states = kernel.backward(workspace, d_output, {}, gradients)
-        results["gradient of x"] = d_x
+        record = np.zeros_like(d_output)
+        d_x, d_states = kernel.backward(workspace, d_output, d_after, gradients, record=record)
+        results |= {"gradient of x": d_x, "gradient of each output": record}
         results |= {f"gradient of {name}": value for name, value in gradients.items()}
         results |= {f"gradient of the state {name}": value for name, value in d_states.items()}
     return results

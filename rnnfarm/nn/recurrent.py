@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,11 @@ class RecurrentLayer(Layer):
         self.cell = cell
         self.options = recurrence.options(cell)
         self.choice = choice
-        self._kernels: dict[PlanOptions, WindowKernel] = {}
+        self._kernels: dict[PlanOptions, tuple[str, WindowKernel]] = {}
+        self._building = Lock()  # lanes ask for kernels at the same time
         self.inputs, self.hidden = inputs, hidden
         #: Whether something below has parameters to learn.
         self.need_d_x = True
-        self.kernel_name = ""
         self.plan = self.kernel(masked=False, resets=False, training=True).plan
         self.width = self.plan.states[self.plan.output]
         self.parameters = {
@@ -84,12 +85,16 @@ class RecurrentLayer(Layer):
         options = replace(self.options, masked=masked, resets=resets, training=training)
         if not training:  # dropout is off, and its place in the plan with it
             options = replace(options, recurrent_dropout=0.0)
-        known = self._kernels.get(options)
-        if known is None:
-            plan = make_plan(self.cell, self.inputs, self.hidden, options)
-            self.kernel_name, known = self.choice.build(plan)
-            self._kernels[options] = known
-        return known
+        with self._building:
+            if options not in self._kernels:
+                plan = make_plan(self.cell, self.inputs, self.hidden, options)
+                self._kernels[options] = self.choice.build(plan)
+            return self._kernels[options][1]
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel that runs this layer, where it needs no masks and resets."""
+        return next(iter(self._kernels.values()))[0]
 
     def zero_states(self, rows: int) -> dict[str, FloatArray]:
         """States of ``rows`` rows before anything was read."""
@@ -201,9 +206,15 @@ class Bidirectional(Layer):
             d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
         ) -> FloatArray | None:
             split = self.ahead.width
-            d_ahead = backward_ahead(d_output[..., :split], gradients, records)
-            d_back = backward_back(d_output[::-1, :, split:], gradients, records)
-            return None if d_ahead is None or d_back is None else d_ahead + d_back[::-1]
+            d_ahead = np.ascontiguousarray(d_output[..., :split])
+            d_back = np.ascontiguousarray(d_output[::-1, :, split:])
+            d_x_ahead = backward_ahead(d_ahead, gradients, records)
+            d_x_back = backward_back(d_back, gradients, records)
+            if records is not None:  # in the order of time, as all others
+                records[self.back.name] = records[self.back.name][::-1]
+            if d_x_ahead is None or d_x_back is None:
+                return None
+            return d_x_ahead + d_x_back[::-1]
 
         return output, backward
 

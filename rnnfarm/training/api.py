@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rnnfarm.errors import JobError
 from rnnfarm.job import Job, load_job
+from rnnfarm.job_reading import override
 from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
 from rnnfarm.training.session import Result
@@ -27,7 +30,7 @@ def train(
         job: a job file, or a job as a dictionary whose relative paths start here.
         out: the run's folder; ``runs/NAME`` if absent, NAME being the job file's or ``job``.
         resume: go on from the newest checkpoint in that folder, if there is one.
-        overrides: ``KEY=VALUE`` settings for a job file, such as ``training.steps=100``.
+        overrides: ``KEY=VALUE`` settings, such as ``training.steps=100``; not for a ``Job``.
         quiet: show no progress.
 
     Raises the errors of ``rnnfarm.errors``, each with one sentence that says how to mend it.
@@ -38,6 +41,10 @@ def train(
         name = Path(job).stem
         job = load_job(job, overrides, registry)
     elif not isinstance(job, Job):
-        job = Job.from_dict(job, registry)
+        raw = copy.deepcopy(dict(job))
+        override(raw, overrides)
+        job = Job.from_dict(raw, registry)
+    elif overrides:
+        raise JobError("overrides: a Job is checked already; give them with the file or table")
     folder = Path("runs") / name if out is None else Path(out)
     return train_job(job, registry, out=folder, resume=resume, progress=Progress(quiet=quiet))

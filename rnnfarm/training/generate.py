@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.vocabulary import Vocabulary
 from rnnfarm.data.window import NEXT
@@ -15,7 +14,7 @@ from rnnfarm.errors import JobError
 from rnnfarm.nn.layer import Memory, Pass
 from rnnfarm.nn.random import SAMPLE, generator
 from rnnfarm.plugins import Registry
-from rnnfarm.training.run import OpenRun, open_run
+from rnnfarm.training.run import OpenRun, limited, open_run
 
 
 def generate(
@@ -40,17 +39,19 @@ def generate(
 
     Raises JobError for a run that is no language model.
     """
+    if temperature < 0 or (top_k is not None and top_k < 1):
+        raise JobError(
+            f"temperature = {temperature} and top_k = {top_k}: a temperature is at least 0, and "
+            "top_k at least 1"
+        )
     opened = open_run(run, registry, checkpoint)
     vocabulary = _vocabulary(run, opened)
     random = generator(seed, SAMPLE)
-    given = vocabulary.encode(prompt) if prompt else _line_end(vocabulary)
+    given = vocabulary.encode(prompt)
+    if not len(given):
+        given = _line_end(vocabulary)
     tokens = _tokens(opened, given, length, temperature, top_k, random)
-    return _limited(vocabulary.decode_each(tokens), opened.job.training.blas_threads)
-
-
-def _limited(pieces: Iterator[str], blas_threads: int) -> Iterator[str]:
-    with threadpool_limits(blas_threads):
-        yield from pieces
+    return limited(vocabulary.decode_each(tokens), opened.job.training.blas_threads)
 
 
 def _vocabulary(run: Path, opened: OpenRun) -> Vocabulary:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.examples import Examples
 from rnnfarm.data.split import Split
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.plugins import Registry
-from rnnfarm.training.run import OpenRun, open_run
+from rnnfarm.training.run import OpenRun, limited, open_run
 from rnnfarm.training.tbptt import Lane
 
 
@@ -41,8 +41,10 @@ def predict(
     """
     opened = open_run(run, registry, checkpoint)
     if input is None:
-        return _rows(opened, opened.dataset.split(split or "valid"))
-    return _rows_of_file(opened, input)
+        rows = _rows(opened, opened.dataset.split(split or "valid"))
+    else:
+        rows = _rows_of_file(opened, input)
+    return limited(rows, opened.job.training.blas_threads)
 
 
 def _rows_of_file(opened: OpenRun, path: Path) -> Iterator[dict[str, Any]]:
@@ -52,8 +54,6 @@ def _rows_of_file(opened: OpenRun, path: Path) -> Iterator[dict[str, Any]]:
         place = Path(folder) / "input"
         with DatasetWriter(str(place), {name: column}) as writer:
             writer.append("input", {name: array})
-        from rnnfarm.data.dataset import open_dataset
-
         yield from _rows(opened, open_dataset(place).split("input"))
 
 

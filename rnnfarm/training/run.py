@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import tomli_w
+from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
@@ -29,6 +30,7 @@ from rnnfarm.training.checkpoint import (
 )
 from rnnfarm.training.setup import Model, make_model
 
+Item = TypeVar("Item")
 #: Keys of a job that a resumed run may change: none of them alters what was computed so far.
 FREE = {
     "training.steps", "training.evaluate_every", "training.evaluate_windows",
@@ -160,3 +162,9 @@ def restore_arrays(
 def parameters_sha256(arena: npt.NDArray[np.floating]) -> str:
     """The SHA-256 of the arena's bytes, by which two runs are compared."""
     return hashlib.sha256(np.ascontiguousarray(arena).tobytes()).hexdigest()
+
+
+def limited(items: Iterator[Item], blas_threads: int) -> Iterator[Item]:
+    """Items that are computed with as many BLAS threads as the model was trained with."""
+    with threadpool_limits(blas_threads):
+        yield from items
