@@ -13,6 +13,7 @@ from rnnfarm.builtin import cells
 from rnnfarm.equations.language import affine, parameter, sigmoid, tanh
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import PlanOptions
+from rnnfarm.testing import check_gradients
 
 CELLS: dict[str, Cell] = {
     "elman": cells.Elman(),
@@ -32,32 +33,6 @@ CELLS: dict[str, Cell] = {
 #: (T, B, I, H) with ones and twos among them.
 ODD_SIZES = ((1, 1, 1, 1), (2, 1, 3, 2), (1, 2, 2, 1), (7, 5, 1, 3), (3, 1, 2, 5))
 TOLERANCE = 1e-6
-DIFFERENCE = 1e-5
-
-
-def difference(case: Case, name: str) -> np.ndarray:
-    """The gradient of the loss by one variable, element by element."""
-    variable = case.variables()[name]
-    result = np.zeros_like(variable)
-    for place in np.ndindex(variable.shape):
-        value = variable[place]
-        variable[place] = value + DIFFERENCE
-        above = case.loss()
-        variable[place] = value - DIFFERENCE
-        below = case.loss()
-        variable[place] = value
-        result[place] = (above - below) / (2 * DIFFERENCE)
-    return result
-
-
-def assert_all_gradients(case: Case) -> None:
-    case.loss()
-    found = case.backward()
-    for name in case.variables():
-        expected = difference(case, name)
-        error = np.abs(found[name] - expected).max()
-        # A gradient that is zero is compared with what differences can resolve.
-        assert error <= TOLERANCE * max(np.abs(expected).max(), 1e-3), (name, error)
 
 
 def direction_error(case: Case, seed: int) -> float:
@@ -84,14 +59,14 @@ def direction_error(case: Case, seed: int) -> float:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_of_the_built_in_cells(cell: str, variant: str) -> None:
-    assert_all_gradients(make_case(CELLS[cell], VARIANTS[variant]))
+    check_gradients(make_case(CELLS[cell], VARIANTS[variant]))
 
 
 @pytest.mark.parametrize("sizes", ODD_SIZES, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_at_odd_sizes(cell: str, sizes: tuple[int, int, int, int]) -> None:
     for variant in ("plain", "all"):
-        assert_all_gradients(make_case(CELLS[cell], VARIANTS[variant], sizes))
+        check_gradients(make_case(CELLS[cell], VARIANTS[variant], sizes))
 
 
 @settings(
@@ -204,7 +179,7 @@ ODD_CELLS = (
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("cell", ODD_CELLS)
 def test_gradients_of_odd_cells(cell: type[Cell], variant: str) -> None:
-    assert_all_gradients(make_case(cell(), VARIANTS[variant]))
+    check_gradients(make_case(cell(), VARIANTS[variant]))
 
 
 @pytest.mark.parametrize("variant", ["plain", "all"])
@@ -325,4 +300,4 @@ class AwkwardNames(Cell):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_name_clashes_with_the_generated_source(variant: str) -> None:
-    assert_all_gradients(make_case(AwkwardNames(), VARIANTS[variant], (4, 2, 3, 2)))
+    check_gradients(make_case(AwkwardNames(), VARIANTS[variant], (4, 2, 3, 2)))
