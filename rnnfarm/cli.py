@@ -210,6 +210,7 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
 @click.option("--inputs", default=8, show_default=True, type=click.IntRange(min=1), metavar="I")
 @click.option("--hidden", default=8, show_default=True, type=click.IntRange(min=1), metavar="H")
 @setting("A setting of the cell (may be repeated).")
+@click.option("--kernel", default="numpy", show_default=True, help="Whose source to show.")
 @as_json
 @click.pass_context
 def explain(
@@ -218,6 +219,7 @@ def explain(
     inputs: int,
     hidden: int,
     settings: tuple[str, ...],
+    kernel: str,
     as_json: bool,
 ) -> None:
     """Show what rnnfarm makes of a CELL.
@@ -229,15 +231,20 @@ def explain(
 
     chosen: dict[str, Any] = {}
     override(chosen, settings)
-    made = load_registry(ctx).get("cells", cell)(**chosen)
+    registry = load_registry(ctx)
+    made = registry.get("cells", cell)(**chosen)
 
     from rnnfarm.equations.explain import explain as explain_cell
+    from rnnfarm.equations.plan import make_plan
+    from rnnfarm.kernels.choose import KernelChoice
 
-    explanation = explain_cell(made, inputs, hidden)
+    choice = KernelChoice({kernel: registry.get("kernels", kernel)()}, kernel)
+    _, built = choice.build(make_plan(made, inputs, hidden))
+    explanation = explain_cell(made, inputs, hidden, built.source)
     if as_json:
         print_json(explanation.to_dict())
     else:
-        click.echo(explanation.text())
+        click.echo(explanation.text().rstrip())
 
 
 @cli.command()

@@ -252,11 +252,21 @@ def test_a_terminal_without_unicode_gets_escapes() -> None:
 def test_explain_shows_a_cell(call: Call) -> None:
     code, out, err = call("explain", "lstm", "--inputs", "3", "--hidden", "2")
     assert (code, err) == (0, "")
-    for word in ("sigmoid", "stage"):
-        assert word in out.lower()
-    code, out, _ = call("explain", "rnnfarm.builtin.cells:GRU", "--json")
-    assert code == 0
-    assert json.loads(out)["schema"] == 1
+    for word in ("LSTM: 3 inputs, 2 units", "tanh", "∂x  = ", "stage 1", "Kept for", "def forward"):
+        assert word in out
+    code, out, _ = call(
+        "explain", "rnnfarm.builtin.cells:Elman", "--set", "activation=relu", "--json"
+    )
+    report = json.loads(out)
+    assert (code, report["schema"], report["cell"]) == (0, 1, "Elman")
+    assert "def backward" in report["source"]
+    assert "maximum" in report["source"]
+
+
+def test_explain_of_a_kernel_that_is_not_there(call: Call) -> None:
+    code, _, err = call("explain", "lstm", "--kernel", "tpu")
+    assert code == 3
+    assert err.startswith("rnnfarm: there is no kernel 'tpu'")
 
 
 def test_schema_is_json(call: Call) -> None:
