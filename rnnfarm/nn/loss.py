@@ -98,7 +98,8 @@ class LossFunction:
             return valid
         arrays = {"target": self._target(target), "ignored": np.empty((valid.size, 1), np.bool_)}
         self._ignored(arrays, self._ignored.spans(0, valid.size))
-        return valid & ~arrays["ignored"].reshape(valid.shape)
+        counted: Array = valid & ~arrays["ignored"].reshape(valid.shape)
+        return counted
 
     def _known_classes(self, target: Array, counts: Array) -> Array:
         """The target classes, 0 at the steps that do not count."""
