@@ -39,6 +39,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy $(wildcard plugins/*/rnnfarm_*)
 
 bench: .venv/.dev
 	@for script in benchmarks/*.py; do echo "$$script" >&2; $(BIN)/python $$script || exit 1; done

@@ -14,6 +14,7 @@ import click
 
 from rnnfarm import __version__
 from rnnfarm.cli_data import data
+from rnnfarm.cli_plugins import check, new_plugin, report
 from rnnfarm.errors import DeviceError
 from rnnfarm.terminal import (
     Suggesting,
@@ -274,6 +275,10 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         print_json(report)
     else:
         click.echo(surgery.text(report))
+
+
+for command in (check, new_plugin, report):
+    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

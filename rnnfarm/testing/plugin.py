@@ -1,0 +1,93 @@
+"""The conformance kit run over all parts of an installed plugin: ``rnnfarm check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rnnfarm.discovery import Plugin, normal
+from rnnfarm.errors import JobError, PluginError, RnnfarmError, suggestion
+from rnnfarm.plugins import Registry
+from rnnfarm.settings import Part, declared
+from rnnfarm.testing import CHECKS
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one part.
+
+    Attributes:
+        kind: of part, such as ``cells``.
+        result: ``passed``, ``failed``, or ``loaded`` where the kit has no check for the kind or
+            the part needs settings that were not given.
+        note: why, where it did not pass.
+    """
+
+    kind: str
+    name: str
+    result: str
+    note: str | None = None
+
+
+def find_plugin(registry: Registry, name: str) -> Plugin:
+    """The plugin of a distribution or an entry point.
+
+    Raises PluginError where there is none of that name, or where it was refused.
+    """
+    named: dict[str, Plugin] = {}
+    for plugin in registry.plugins:
+        named.setdefault(normal(plugin.entry_point.partition("=")[0]), plugin)
+    named |= {normal(plugin.distribution): plugin for plugin in registry.plugins}
+    found = named.get(normal(name))
+    if found is None:
+        known = [plugin.distribution for plugin in registry.plugins]
+        raise PluginError(
+            f"there is no plugin '{name}' installed; {suggestion(name, known)} "
+            "(a folder is installed with 'pip install --editable FOLDER')"
+        )
+    if found.refused:
+        raise PluginError(found.refused)
+    return found
+
+
+def check_plugin(
+    registry: Registry, plugin: Plugin, settings: Mapping[str, Any] | None = None
+) -> Iterator[Finding]:
+    """Check the parts of a plugin, one by one.
+
+    Args:
+        settings: name of a part → its settings, for parts that cannot do without.
+
+    Raises JobError where ``settings`` names a part that the plugin does not have.
+    """
+    given = dict(settings or {})
+    names = {name for parts in plugin.hooks.values() for name in parts}
+    for name in given.keys() - names:
+        raise JobError(f"--set {name}.…: {plugin} has no part '{name}'; {suggestion(name, names)}")
+    for kind, parts in plugin.hooks.items():
+        for name in parts:
+            yield _check(registry, plugin, kind, name, given.get(name, {}))
+
+
+def _check(registry: Registry, plugin: Plugin, kind: str, name: str, settings: Any) -> Finding:
+    try:
+        part = registry.get(kind, f"{plugin.distribution}:{name}")
+        if kind not in CHECKS:
+            return Finding(kind, name, "loaded", f"the kit has no check for {kind}")
+        needed = [s for s in _required(part) if s not in settings]
+        if needed:
+            note = f"not checked: it needs settings; give them with --set {name}.{needed[0]}=…"
+            return Finding(kind, name, "loaded", note)
+        CHECKS[kind](part(**settings))
+    except (AssertionError, RnnfarmError) as error:
+        return Finding(kind, name, "failed", str(error))
+    except Exception as error:  # whatever a foreign part raises, the others are checked too
+        return Finding(kind, name, "failed", f"it raises {type(error).__name__}: {error}")
+    return Finding(kind, name, "passed")
+
+
+def _required(part: type[Any]) -> list[str]:
+    if not issubclass(part, Part):
+        return []
+    return [name for name in declared(part) if not hasattr(part, name)]
