@@ -86,7 +86,7 @@ def build_text(folder: Path, reader: str = "characters", repeat: int = 60) -> Pa
     return folder / "data"
 
 
-def token_job(data: Path, **training: Any) -> dict[str, Any]:
+def token_job(data: Path, /, **training: Any) -> dict[str, Any]:
     """A small job over tokens; ``model`` and ``data`` may be given as tables to change."""
     changes = {name: training.pop(name, {}) for name in ("data", "model")}
     job: dict[str, Any] = {
@@ -104,7 +104,7 @@ def token_job(data: Path, **training: Any) -> dict[str, Any]:
     return job
 
 
-def value_job(data: Path, **training: Any) -> dict[str, Any]:
+def value_job(data: Path, /, **training: Any) -> dict[str, Any]:
     """A small job over values."""
     job = token_job(data, **training)
     changed = training.get("model", {})
