@@ -140,12 +140,12 @@ def checkpoints(folder: Path) -> list[Path]:
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the ``keep`` newest checkpoints and the one of the lowest validation loss.
 
-    Damaged ones are neither counted nor removed. One that cannot be removed is named.
+    Damaged ones are not removed. One that cannot be removed is named.
     """
-    known = [path for path in checkpoints(folder) if not isinstance(_facts(path), str)]
+    known = [path for path in checkpoints(folder) if _looks_whole(path)]
     best = best_checkpoint(folder)
     for path in known[:-keep]:
-        if path == best:
+        if path == best or isinstance(_read(path), str):
             continue
         try:
             doomed = _free(path, f".{path.name}.removed")
@@ -153,6 +153,16 @@ def prune(folder: Path, keep: int) -> None:
             shutil.rmtree(doomed)
         except OSError as error:
             log.warning("the old checkpoint %s could not be removed: %s", path, error)
+
+
+def _looks_whole(path: Path) -> bool:
+    """Whether a checkpoint is whole as far as can be told without reading its arrays."""
+    facts = _facts(path)
+    try:
+        size = (path / STATE).stat().st_size
+    except OSError:
+        return False
+    return not isinstance(facts, str) and bool(facts["files"][STATE]["bytes"] == size)
 
 
 def _read(path: Path) -> Checkpoint | str:
