@@ -117,6 +117,8 @@ def _join(symbol: Symbol, pieces: dict[tuple[int, int], list[Symbol]]) -> list[S
 def _to_width(gradient: Symbol, symbol: Symbol) -> Symbol:
     """The gradient of a symbol that was broadcast: its sum over the units."""
     if symbol.width == 1 and gradient.width > 1:
+        if gradient.op == "neg":  # change the sign of one number a row, not of all units
+            return -gradient.graph.reduce("row_sum", gradient.args[0])
         return gradient.graph.reduce("row_sum", gradient)
     return gradient
 
@@ -151,6 +153,13 @@ def _divide(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
     return [(a, by), (b, -(by * y))]
 
 
+def _mul(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
+    a, b = y.args
+    if a is b:
+        return [(a, 2.0 * g * a)]
+    return [(a, g * b), (b, g * a)]
+
+
 def _concat(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
     result, position = [], 0
     for part in y.args:
@@ -173,7 +182,7 @@ def _pick(y: Symbol, g: Symbol) -> list[tuple[Symbol, Symbol]]:
 _RULES: dict[str, Rule] = {
     "add": lambda y, g: [(y.args[0], g), (y.args[1], g)],
     "sub": lambda y, g: [(y.args[0], g), (y.args[1], -g)],
-    "mul": lambda y, g: [(y.args[0], g * y.args[1]), (y.args[1], g * y.args[0])],
+    "mul": _mul,
     "div": _divide,
     "neg": lambda y, g: [(y.args[0], -g)],
     "tanh": lambda y, g: [(y.args[0], g * (1.0 - y * y))],

@@ -305,6 +305,10 @@ class Graph:
         if any(a.op != "fill" and a.width == width for a in args):
             # Broadcasting does what a fill would, without the memory.
             args = tuple(a.args[0] if a.op == "fill" else a for a in args)
+        elif any(a.op == "fill" for a in args) and op not in COMPARISONS:
+            # All units are alike: compute one of them.
+            one = self.apply(op, *(a.args[0] if a.op == "fill" else a for a in args))
+            return self.fill(one, width)
         simple = _simplify(self, op, args)
         if simple is not None:
             return simple
@@ -382,9 +386,28 @@ def _simplify(graph: Graph, op: str, args: tuple[Symbol, ...]) -> Symbol | None:
         return a
     if _is(a, 1.0) and op == "mul":
         return b
+    if "neg" in (a.op, b.op):
+        return _without_sign(graph, op, a, b)
     if op == "add" and "place" in (a.op, b.op) and a.width == b.width:
         base, placed = (a, b) if b.op == "place" else (b, a)
         return graph.make("add_at", (base, *placed.args), None, base.width)
+    return None
+
+
+def _without_sign(graph: Graph, op: str, a: Symbol, b: Symbol) -> Symbol | None:
+    """The same with a change of sign moved outwards, exactly: ``a + (-b)`` is ``a - b``."""
+    if op == "add" and b.op == "neg":
+        return graph.apply("sub", a, b.args[0])
+    if op == "add":
+        return graph.apply("sub", b, a.args[0])
+    if op == "sub" and b.op == "neg":
+        return graph.apply("add", a, b.args[0])
+    if op not in ("mul", "div"):
+        return None
+    if a.op == "neg" and a.width >= b.width:  # the sign of a narrow one is cheaper to change
+        return -graph.apply(op, a.args[0], b)
+    if b.op == "neg" and b.width >= a.width:
+        return -graph.apply(op, a, b.args[0])
     return None
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from rnnfarm.equations.derive import Derivative, derive
 from rnnfarm.equations.graph import Graph, Parameter, Symbol, ancestors, depends_on, ordered
 from rnnfarm.equations.instrument import PlanOptions, Step, instrument
-from rnnfarm.equations.parts import Cell, trace_cell
+from rnnfarm.equations.parts import Cell, CellTrace, trace_cell
 
 #: Operations that are computed again in the backward rather than kept.
 CHEAP = frozenset({
@@ -109,15 +109,19 @@ def make_plan(cell: Cell, inputs: int, hidden: int, options: PlanOptions | None 
 
     Raises CellError for a mistake in the cell.
     """
-    options = options or PlanOptions()
-    step = instrument(trace_cell(cell, inputs, hidden), options)
+    return plan_trace(trace_cell(cell, inputs, hidden), hidden, options or PlanOptions())
+
+
+def plan_trace(trace: CellTrace, hidden: int, options: PlanOptions) -> Plan:
+    """Analyse a traced cell of ``hidden`` units."""
+    step = instrument(trace, options)
     forward = ancestors(step.new.values())
     recurrent = depends_on(forward, set(step.previous.values()))
     timed = _timed(forward)
     computed = [s for s in ordered(forward) if s.args]
     plan = Plan(
         cell=step.name,
-        width_in=inputs,
+        width_in=step.x.width,
         hidden=hidden,
         states={name: s.width for name, s in step.previous.items()},
         options=options,
