@@ -93,7 +93,9 @@ def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted", 130)
+        _fail("interrupted", 130)
+        sys.stdout.flush()
+        os._exit(130)  # an ordinary exit would wait for threads in the middle of a long step
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code

@@ -198,6 +198,7 @@ def test_every_error_has_its_exit_code(
     error: BaseException, code: int, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli.plugins, "callback", raiser(error))
+    monkeypatch.setattr(os, "_exit", sys.exit)
     found, out, err = call("plugins")
     sentences = str(error).splitlines() or ["interrupted"]
     assert (found, out) == (code, "")
