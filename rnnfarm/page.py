@@ -66,11 +66,8 @@ def write_page(run: Path, out: Path) -> Path:
 
 def page(run: Path) -> str:
     """The HTML text of a run's report."""
-    try:
-        entries = list(read_metrics(run / "metrics.jsonl"))
-        facts = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else {}
-    except ValueError as error:
-        raise DataError(f"{run}: metrics.jsonl or run.json is damaged ({error})") from None
+    entries = list(read_metrics(run / "metrics.jsonl"))
+    facts = _facts(run / "run.json")
     steps = [e for e in entries if "train_loss" in e]
     valid = [e for e in entries if any(key.startswith("valid_") for key in e)]
     flow = [e for e in entries if "gradient_flow" in e]
@@ -84,6 +81,16 @@ def page(run: Path) -> str:
         f'<div class="charts">{"".join(_charts(steps, valid, flow))}</div>'
         f"{_evaluations(valid)}<h2>Job</h2><pre>{job}</pre></html>\n"
     )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What the run was at its end; nothing while it goes on."""
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); remove it, or restore it") from None
 
 
 def _state(steps: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
