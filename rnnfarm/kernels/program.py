@@ -7,6 +7,8 @@ of a window buffer, a scratch buffer ``name``, or a number; over the whole windo
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -80,8 +82,8 @@ def write_backward(plan: Plan, buffers: dict[str, Buffer]) -> str:
     """The source of ``backward(ws, T, B, params, given, dy, grads, need_d_x, record)``."""
     writer = _Writer(plan, buffers)
     loop = [s for stage in plan.stages for s in (*stage.products, *stage.elementwise)]
-    writer.place_everywhere(plan.once, "once")
-    writer.place_everywhere(plan.prologue, "window")
+    writer.place_once(plan.once)
+    writer.place_window(plan.prologue)
     writer.place_forward(loop)
     writer.forget_scratch()
     writer.once(plan.backward_once)
@@ -133,18 +135,7 @@ def _write_epilogue(plan: Plan, writer: _Writer) -> None:
         for weight, start, stop in _spans(gradient.weights):
             own = arriving if len(gradient.weights) == 1 else f"{arriving}[:, {start}:{stop}]"
             writer.add(f'np.matmul({rows}.T, {own}, grads["{weight.name}"])')
-    for name, parts in plan.vector_gradients.items():
-        start = 0
-        for part in parts:
-            stop = start + part.width
-            target = f'grads["{name}"]' + (f"[{start}:{stop}]" if len(parts) > 1 else "")
-            if all(s.op in ("constant", "fill") for s in ancestors([part])):
-                # Only the part of a vector that nothing uses has a constant gradient.
-                writer.add(f"{target}[...] = 0.0")
-            else:
-                rows = writer.over_window(part)
-                writer.add(f"np.add.reduce(np.add.reduce({rows}, 1), 0, None, {target})")
-            start = stop
+    _write_sums(plan, writer)
     reached = {w.name for g in plan.weight_gradients for w in g.weights}
     reached |= set(plan.vector_gradients)
     for name in plan.parameters:
@@ -157,6 +148,28 @@ def _write_epilogue(plan: Plan, writer: _Writer) -> None:
         writer.add('return np.zeros_like(given["x"])')
     else:
         writer.add(f"return {writer.over_window(plan.d_x)}")
+
+
+def _write_sums(plan: Plan, writer: _Writer) -> None:
+    """The gradients of vectors: sums over rows, then over steps."""
+    targets: list[tuple[str, Symbol]] = []
+    for name, parts in plan.vector_gradients.items():
+        start = 0
+        for part in parts:
+            span = f"[{start}:{start + part.width}]" if len(parts) > 1 else ""
+            targets.append((f'grads["{name}"]{span}', part))
+            start += part.width
+    summed = writer.summed_whole([part for _, part in targets])
+    for target, part in targets:
+        place = writer.window_places.get(part)
+        if all(s.op in ("constant", "fill") for s in ancestors([part])):
+            # Only the part of a vector that nothing uses has a constant gradient.
+            writer.add(f"{target}[...] = 0.0")
+        elif place is not None and place.buffer in summed:
+            writer.add(f"{target}[...] = {summed[place.buffer]}[{place.start}:{place.stop}]")
+        else:
+            rows = writer.over_window(part)
+            writer.add(f"np.add.reduce(np.add.reduce({rows}, 1), 0, None, {target})")
 
 
 def _spans(weights: Sequence[Parameter]) -> Iterable[tuple[Parameter, int, int]]:
@@ -178,6 +191,7 @@ class _Writer:
         self.step_places: dict[Symbol, Place] = {}
         self.window_places: dict[Symbol, Place] = {}
         self.rowwise = _rowwise(plan)
+        self.uses = _uses(plan)
         # Numbered, so that no parameter's name can clash with another or with a buffer's.
         self.names = {n: f"p{k}_{_identifier(n)}" for k, n in enumerate(plan.parameters)}
         for name, width in plan.states.items():
@@ -281,16 +295,56 @@ class _Writer:
         self.buffers.setdefault(name, Buffer(kind, symbol.width, is_condition(symbol)))
         return Place(name, 0, symbol.width)
 
-    def place_everywhere(self, symbols: Iterable[Symbol], kind: str) -> None:
-        """Places of values that are computed once, or over the whole window."""
+    def place_once(self, symbols: Iterable[Symbol]) -> None:
+        """Places of values that are computed once a window."""
         for symbol in symbols:
-            if symbol.op == "slice" and self._is_view(symbol):
+            if symbol.op != "slice" or not self._is_view(symbol):
+                kind = "rows" if symbol in self.rowwise else "vector"
+                self.put(symbol, self.own(symbol, kind, "o"))
+
+    def place_window(self, symbols: Sequence[Symbol]) -> None:
+        """Places of values that are computed over the whole window, where they have none yet."""
+        here = set(symbols)
+        for symbol in symbols:
+            if symbol in self.window_places or (symbol.op == "slice" and self._window_view(symbol)):
                 continue
-            if kind == "once":
-                chosen = "rows" if symbol in self.rowwise else "vector"
-                self.put(symbol, self.own(symbol, chosen, "o"))
-            else:
-                self.put(symbol, self.own(symbol, kind, "w"))
+            place = self._overwritten(symbol, here) or self.own(symbol, "window", "w")
+            self.window_places[symbol] = place
+            self.step_places.setdefault(symbol, place)
+
+    def _overwritten(self, symbol: Symbol, here: set[Symbol]) -> Place | None:
+        """The place of an argument that is computed here and that nothing else reads."""
+        for arg in symbol.args:
+            if arg not in here or self.uses[arg] != 1 or not self._may_reuse(symbol, arg):
+                continue
+            place = self.window_places.get(arg)
+            if place is None and arg.args[0] in here and self._is_cut(arg.args[0]):
+                place = self._part(arg, self.window_places)
+            if place is not None and place.buffer.startswith("w"):
+                return place
+        return None
+
+    def _is_cut(self, symbol: Symbol) -> bool:
+        """Whether all that reads a value are slices that share no unit."""
+        spans = sorted(s.attribute for s in self.uses if s.op == "slice" and s.args == (symbol,))
+        apart = all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+        return apart and len(spans) == self.uses[symbol]
+
+    def summed_whole(self, parts: Sequence[Symbol]) -> dict[str, str]:
+        """Buffers of which every unit is among the parts: summed at once, by name of the sum."""
+        covered: dict[str, set[Place]] = {}
+        for part in parts:
+            place = self.window_places.get(part)
+            if place is not None and not place.first:
+                covered.setdefault(place.buffer, set()).add(place)
+        whole = {}
+        for name, places in covered.items():
+            width = self.buffers[name].width
+            if len(places) > 1 and sum(p.stop - p.start for p in places) == width:
+                rows = self._place_text(Place(name, 0, width), stepwise=False)
+                self.add(f"sums_{name} = np.add.reduce(np.add.reduce({rows}, 1), 0)")
+                whole[name] = f"sums_{name}"
+        return whole
 
     def place_forward(self, loop: Sequence[Symbol]) -> None:
         """Places of the new states and of what is saved for the backward."""
@@ -344,22 +398,19 @@ class _Writer:
 
     def once(self, symbols: Iterable[Symbol]) -> None:
         for symbol in symbols:
-            self.place_everywhere([symbol], "once")
+            self.place_once([symbol])
             if symbol in self.step_places:
                 self._operation(symbol, self.at_step)
 
     def window(self, symbols: Sequence[Symbol]) -> None:
         """Operations over the whole window at once."""
         joined = self._place_joined(symbols, self.window_places, "window", "w")
+        for symbol, place in joined.items():
+            self.window_places.setdefault(symbol, place)
+        self.place_window(symbols)
         for symbol in symbols:
-            if symbol in joined:
-                self.window_places.setdefault(symbol, joined[symbol])
-            elif symbol.op == "slice" and self._window_view(symbol):
-                continue
-            elif symbol not in self.window_places:
-                self.window_places[symbol] = self.own(symbol, "window", "w")
-            self.step_places.setdefault(symbol, self.window_places[symbol])
-            self._operation(symbol, self.over_window)
+            if symbol in self.window_places:
+                self._operation(symbol, self.over_window)
 
     def _window_view(self, symbol: Symbol) -> bool:
         base = symbol.args[0]
@@ -507,6 +558,18 @@ class _Writer:
                 span, turn = (f"{first}:{last}", ".T") if transposed else (f":, {first}:{last}", "")
                 self.locals[f"{name}[{span}]"] = f'params["{weight.name}"]{turn}'
         return name
+
+
+def _uses(plan: Plan) -> Counter[Symbol]:
+    """How many operations of a plan, or results that it gives, read each value."""
+    stages = [s for stage in plan.stages for s in (*stage.products, *stage.elementwise)]
+    regions = (plan.once, plan.prologue, stages, plan.backward_once, plan.backward_step)
+    read = [arg for region in (*regions, plan.epilogue) for s in region for arg in set(s.args)]
+    read += [*plan.new.values(), *plan.saved, *plan.kept]
+    read += [s for s in (plan.d_x, *plan.d_states.values()) if s is not None]
+    read += [s for g in plan.weight_gradients for s in (g.vector, g.gradient)]
+    read += [s for parts in plan.vector_gradients.values() for s in parts]
+    return Counter(read)
 
 
 def _rowwise(plan: Plan) -> set[Symbol]:
