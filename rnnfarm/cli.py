@@ -185,6 +185,9 @@ def predict(ctx: click.Context, run: Path, split: str | None, source: Path | Non
         click.echo(json.dumps(row))
 
 
+cli.add_command(report)
+
+
 @cli.command()
 @as_json
 @click.pass_context
@@ -248,6 +251,10 @@ def explain(
         click.echo(explanation.text().rstrip())
 
 
+cli.add_command(check)
+cli.add_command(new_plugin)
+
+
 @cli.command()
 @click.pass_context
 def schema(ctx: click.Context) -> None:
@@ -275,10 +282,6 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         print_json(report)
     else:
         click.echo(surgery.text(report))
-
-
-for command in (check, new_plugin, report):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

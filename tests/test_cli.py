@@ -19,8 +19,8 @@ from rnnfarm.cli import main
 
 HEAVY = ("ray", "cupy", "pyarrow", "numpy", "pydantic")
 COMMANDS = (
-    *("train", "data", "evaluate", "generate", "predict", "plugins", "explain", "schema"),
-    "doctor",
+    *("train", "data", "evaluate", "generate", "predict", "report"),
+    *("plugins", "explain", "check", "new-plugin", "schema", "doctor"),
 )
 JOB = """
 [data]
