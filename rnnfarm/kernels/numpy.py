@@ -16,7 +16,8 @@ import numpy as np
 
 from rnnfarm.equations.plan import Plan
 from rnnfarm.kernels.interface import Array, Kernel, WindowKernel
-from rnnfarm.kernels.program import Buffer, write_backward, write_forward
+from rnnfarm.kernels.places import Buffer
+from rnnfarm.kernels.program import write_backward, write_forward
 
 
 class NumPyKernel(Kernel):
