@@ -301,3 +301,44 @@ class AwkwardNames(Cell):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_name_clashes_with_the_generated_source(variant: str) -> None:
     check_gradients(make_case(AwkwardNames(), VARIANTS[variant], (4, 2, 3, 2)))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_plan_for_evaluation_runs_the_same_forward(cell: str) -> None:
+    sizes = (4, 3, 3, 4)
+    training = make_case(CELLS[cell], PlanOptions(masked=True, resets=True), sizes)
+    options = PlanOptions(masked=True, resets=True, training=False)
+    evaluation = make_case(CELLS[cell], options, sizes)
+    assert evaluation.forward()[0].tobytes() == training.forward()[0].tobytes()
+    assert not evaluation.plan.saved
+    with pytest.raises(RuntimeError, match="no backward"):
+        evaluation.backward()
+
+
+def test_zoneout_is_averaged_in_evaluation() -> None:
+    """A unit that keeps its value with probability p has p of the old and 1 - p of the new."""
+    options = PlanOptions(zoneout=(("h", 0.25),), training=False)
+    case = make_case(CELLS["elman"], options, (1, 3, 3, 4))
+    plain = make_case(CELLS["elman"], PlanOptions(), (1, 3, 3, 4))
+    expected = 0.25 * case.states["h"] + 0.75 * plain.forward()[0][0]
+    np.testing.assert_allclose(case.forward()[0][0], expected, rtol=1e-12)
+
+
+def test_masked_steps_keep_the_state_and_resets_start_anew() -> None:
+    options = PlanOptions(masked=True, resets=True, initial="learned")
+    case = make_case(CELLS["lstm"], options, (6, 3, 3, 4))
+    y = case.forward()[0].copy()
+    history = case.workspace.whole["state_h"]
+    mask, reset = case.extras["mask?"][..., 0], case.extras["reset?"][..., 0]
+    assert mask.any()
+    assert reset.any()
+    assert not mask.all()
+    for t, row in np.ndindex(mask.shape):
+        start = case.parameters["initial.h"] if reset[t, row] else history[t, row]
+        if not mask[t, row]:
+            assert np.array_equal(y[t, row], start)
+    # What a row was before its reset makes no difference.
+    t, row = next((t, row) for t, row in zip(*np.nonzero(reset & mask), strict=True) if t)
+    case.x[:t, row] += 1.0
+    case.states["h"][row] = 7.0
+    assert np.array_equal(case.forward()[0][t:, row], y[t:, row])
