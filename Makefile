@@ -10,6 +10,7 @@ PYTHON ?=
 BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PROMPT := import os\n\n\ndef main(
 # Products in tests are small: threads would only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
@@ -21,9 +22,11 @@ help:
 quickstart: .venv/.core
 	$(BIN)/rnnfarm train jobs/quickstart.toml --resume
 	@echo
-	@echo 'What it writes after "def ":'
+	@echo 'A sample; the first lines are given:'
 	@echo
-	@$(BIN)/rnnfarm generate runs/quickstart --prompt 'def ' --length 500 --temperature 0.6
+	@printf '$(PROMPT)'
+	@$(BIN)/rnnfarm generate runs/quickstart --prompt "$$(printf '$(PROMPT)')" \
+	    --length 500 --temperature 0.6
 	@echo
 	@echo 'The run is in runs/quickstart. Next:'
 	@echo '  . .venv/bin/activate                          puts rnnfarm on the path'
@@ -39,7 +42,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy $(wildcard plugins/*/rnnfarm_*)
+	$(BIN)/mypy $(dir $(wildcard plugins/*/*/__init__.py))
 
 bench: .venv/.dev
 	@for script in benchmarks/*.py; do echo "$$script" >&2; $(BIN)/python $$script || exit 1; done
