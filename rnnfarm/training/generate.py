@@ -39,10 +39,10 @@ def generate(
 
     Raises JobError for a run that is no language model.
     """
-    if temperature < 0 or (top_k is not None and top_k < 1):
+    if not temperature >= 0 or (top_k is not None and top_k < 1) or not 0 <= seed < 1 << 63:
         raise JobError(
-            f"temperature = {temperature} and top_k = {top_k}: a temperature is at least 0, and "
-            "top_k at least 1"
+            f"temperature = {temperature}, top_k = {top_k}, seed = {seed}: a temperature is at "
+            "least 0, top_k at least 1, and a seed from 0 to below 2**63"
         )
     opened = open_run(run, registry, checkpoint)
     vocabulary = _vocabulary(run, opened)

@@ -81,7 +81,7 @@ def _read_values(opened: OpenRun, path: Path) -> Any:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error}); mend the path") from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise DataError(
             f"{path}: not a NumPy .npy file ({error}); write it with numpy.save"
         ) from None
@@ -95,7 +95,14 @@ def _read_values(opened: OpenRun, path: Path) -> Any:
             f"{path}: holds {getattr(array, 'shape', 'several arrays')}; the model reads one array "
             f"of (steps, {width}) values"
         )
-    return array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise JobError(f"{path}: holds {array.dtype}; the model reads numbers")
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        step = int(np.argmin(np.isfinite(values).all(axis=1)))
+        raise DataError(f"{path}: step {step} has a value that is not finite; mend the array")
+    return values
 
 
 def _rows(opened: OpenRun, split: Split) -> Iterator[dict[str, Any]]:
