@@ -66,7 +66,11 @@ def write_page(run: Path, out: Path) -> Path:
 
 def page(run: Path) -> str:
     """The HTML text of a run's report."""
-    entries = list(read_metrics(run / "metrics.jsonl"))
+    # A figure that was no number is null in the file, and left out here.
+    entries = [
+        {key: value for key, value in entry.items() if value is not None}
+        for entry in read_metrics(run / "metrics.jsonl")
+    ]
     facts = _facts(run / "run.json")
     steps = [e for e in entries if "train_loss" in e]
     valid = [e for e in entries if any(key.startswith("valid_") for key in e)]
@@ -156,10 +160,10 @@ def _flow_chart(flow: Sequence[dict[str, Any]]) -> str:
         return ""
     series = []
     for entry, early in ((flow[-1], ""), (flow[0], " early"))[: len(flow)]:
-        for k, (layer, norms) in enumerate(entry["gradient_flow"].items()):
-            points = [(float(place), norm) for place, norm in enumerate(norms.values())]
+        for color, (layer, norms) in enumerate(entry["gradient_flow"].items()):
+            points = [(float(k), n) for k, n in enumerate(norms.values()) if n is not None]
             label = f"{layer}, step {entry['step']}"
-            series.append(Series(label, points, "abcd"[k % 4] + early, dots=not early))
+            series.append(Series(label, points, "abcd"[color % 4] + early, dots=not early))
     return chart(
         "Gradient flow: norm of ∂L/∂h by distance in time",
         series,

@@ -637,3 +637,18 @@ def test_losses_are_said_while_a_run_goes_on(
     ]  # fmt: skip
     assert any("valid_bits" in line for line in said)
     assert not caplog.records
+
+
+def test_a_report_of_figures_that_are_no_numbers(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rnnfarm.training.loop
+    from rnnfarm.page import page
+
+    monkeypatch.setattr(
+        rnnfarm.training.loop, "evaluate", lambda *_, **__: {"loss": math.nan, "bits": math.inf}
+    )
+    run_of(token_job(tokens, steps=4, evaluate_every=2), tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "gradient_flow": {"layer1": {"0": 1.0, "1": null, "2": 0.5}}}\n')
+    assert "<svg" in page(tmp_path / "run")
