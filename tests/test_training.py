@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import json
 import logging
 import math
@@ -37,6 +38,7 @@ from rnnfarm.builtin.callbacks import EarlyStopping
 from rnnfarm.data import Column, DatasetWriter, open_dataset
 from rnnfarm.errors import DataError, JobError, RunError
 from rnnfarm.job import load_job
+from rnnfarm.report import Progress
 from rnnfarm.training.checkpoint import checkpoints, read_checkpoint
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.loop import Trainer
@@ -159,6 +161,24 @@ def test_a_run_folder_that_cannot_be_made(tokens: Path, tmp_path: Path) -> None:
         run_of(token_job(tokens), tmp_path / "file" / "run")
     with pytest.raises(JobError, match="the run's folder cannot be made"):
         run_of(token_job(tokens), tmp_path / "file")
+
+
+def test_a_folder_is_trained_in_once_at_a_time(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, second = token_job(tokens, steps=2), []
+
+    def again(self: object, about: object) -> None:
+        with pytest.raises(JobError, match="another process is training in this folder") as error:
+            run_of(raw, tmp_path / "run", resume=True)
+        second.append(error.value)
+
+    monkeypatch.setattr(EarlyStopping, "on_start", again)
+    raw["training"]["callbacks"] = [{"name": "early_stopping"}]
+    first = run_of(raw, tmp_path / "run")
+    assert len(second) == 1
+    monkeypatch.undo()
+    assert run_of(raw, tmp_path / "run", resume=True).steps == first.steps == 2
 
 
 def test_callbacks_are_called_where_their_names_say(
@@ -619,13 +639,21 @@ def test_hours_of_a_transformer(tmp_path: Path) -> None:
     assert result.valid_loss < repeated
 
 
+def test_a_bar_on_a_terminal(tokens: Path, tmp_path: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    run_of(token_job(tokens, steps=3), tmp_path / "run", progress=Progress(False, stream=terminal))
+    assert "3/3" in terminal.getvalue()
+    assert "valid_bits" in terminal.getvalue()
+    assert "loss " in terminal.getvalue()
+
+
 def test_losses_are_said_while_a_run_goes_on(
     tokens: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import io
-
-    from rnnfarm.report import Progress
-
     stream = io.StringIO()
     progress = Progress(quiet=False, every=0.0, stream=stream)
     with caplog.at_level(logging.WARNING):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +33,7 @@ from rnnfarm.training.checkpoint import (
 )
 from rnnfarm.training.setup import Model, make_model
 
+log = logging.getLogger("rnnfarm")
 Item = TypeVar("Item")
 #: Keys of a job that a resumed run may change: none of them alters what was computed so far.
 FREE = {
@@ -76,6 +80,35 @@ def read_run_job(run: Path, registry: Registry) -> Job:
             f"{path}: damaged ({error}); restore it from the job that was run"
         ) from None
     return Job.from_dict(raw, registry, run, str(path))
+
+
+@contextmanager
+def alone_in(run: Path) -> Iterator[None]:
+    """Make a run's folder, and hold it: JobError where another process trains in it.
+
+    The lock is the system's, so it ends with the process however that ends.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run, os.O_RDONLY)
+    except OSError as error:
+        raise JobError(
+            f"{run}: the run's folder cannot be made ({error.strerror}); name another with --out"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise JobError(
+            f"{run}: another process is training in this folder; wait for it or end it, or name "
+            "another folder with --out"
+        ) from None
+    except OSError as error:  # not every network filesystem has locks
+        log.warning("%s cannot be locked (%s); train in it only once at a time", run, error)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_run_job(run: Path, job: Job) -> None:

@@ -26,6 +26,7 @@ from rnnfarm.training.callback import RunInfo
 from rnnfarm.training.checkpoint import newest_checkpoint, prune, sweep, write_checkpoint
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.run import (
+    alone_in,
     check_same_job,
     parameters_sha256,
     read_run_job,
@@ -67,7 +68,7 @@ def train(
         resume: go on from the newest whole checkpoint in ``out``, if there is one.
 
     Raises:
-        JobError: ``out`` holds another run, or the job does not fit its data.
+        JobError: ``out`` holds another run or is trained in, or the job does not fit its data.
         RunError: the loss became NaN, or a checkpoint could not be written.
         Interrupted: Ctrl-C; a checkpoint was written.
     """
@@ -77,35 +78,31 @@ def train(
         model = make_model(job, dataset, registry)
         trainer = Trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
-        _open_folder(out, job, registry, resume)
-        checkpoint = newest_checkpoint(out / "checkpoints") if resume else None
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
-            progress.say(f"resuming {out} at step {trainer.step}")
-        run = _Run(trainer, registry, out, valid, progress)
-        try:
-            return run.loop()
-        finally:
-            run.close()
+        with alone_in(out):
+            _check_folder(out, job, registry, resume)
+            write_run_job(out, job)
+            checkpoint = newest_checkpoint(out / "checkpoints") if resume else None
+            if checkpoint is not None:
+                trainer.restore(checkpoint)
+                progress.say(f"resuming {out} at step {trainer.step}")
+            run = _Run(trainer, registry, out, valid, progress)
+            try:
+                return run.loop()
+            finally:
+                run.close()
 
 
-def _open_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
-    """Make a run's folder, or check that the one to resume is of this job."""
-    if (out / "job.toml").exists():
-        if not resume:
-            raise JobError(
-                f"{out}: there is a run in this folder; go on with it with --resume, or name "
-                "another folder with --out"
-            )
-        check_same_job(out, read_run_job(out, registry), job)
-        sweep(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+def _check_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
+    """JobError where a run's folder holds another run, or one that is not to be resumed."""
+    if not (out / "job.toml").exists():
+        return
+    if not resume:
         raise JobError(
-            f"{out}: the run's folder cannot be made ({error.strerror}); name another with --out"
-        ) from None
-    write_run_job(out, job)
+            f"{out}: there is a run in this folder; go on with it with --resume, or name "
+            "another folder with --out"
+        )
+    check_same_job(out, read_run_job(out, registry), job)
+    sweep(out)
 
 
 class _Run:
