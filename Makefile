@@ -26,7 +26,7 @@ quickstart: .venv/.core
 	@echo
 	@printf '$(PROMPT)'
 	@$(BIN)/rnnfarm generate runs/quickstart --prompt "$$(printf '$(PROMPT)')" \
-	    --length 500 --temperature 0.6
+	    --length 500 --temperature 0.7
 	@echo
 	@echo 'The run is in runs/quickstart. Next:'
 	@echo '  . .venv/bin/activate                          puts rnnfarm on the path'
