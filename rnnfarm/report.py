@@ -9,10 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from rnnfarm.errors import DataError
+from rnnfarm.errors import DataError, RunError
 
 log = logging.getLogger("rnnfarm")
 
@@ -102,7 +103,8 @@ class MetricsLog:
             _cut_torn_line(path)
             for entry in read_metrics(path):
                 self.last[_kind(entry)] = entry
-        self._file = path.open("a", encoding="utf-8")
+        with self._writing():
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append an entry, unless its step was logged before."""
@@ -110,15 +112,28 @@ class MetricsLog:
         if kind in self.last and entry["step"] <= self.last[kind]["step"]:
             return
         self.last[kind] = entry
-        self._file.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
-        self._file.flush()
+        with self._writing():
+            self._file.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
+            self._file.flush()
 
     def flush(self) -> None:
         """Bring everything written to the disk."""
-        os.fsync(self._file.fileno())
+        with self._writing():
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        with self._writing():
+            self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.path} could not be written ({error.strerror}); make room or permission "
+                "there, and go on with --resume"
+            ) from error
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

@@ -443,6 +443,27 @@ def test_damaged_files_of_a_run(tokens: Path, tmp_path: Path) -> None:
         evaluate_run(run, REGISTRY)
 
 
+@pytest.mark.parametrize(("room", "what"), [(20, "job.toml"), (1500, "step-"), (30_000, "metrics")])
+def test_a_full_disk_is_a_sentence(tokens: Path, tmp_path: Path, room: int, what: str) -> None:
+    """A limit on the size of files stands for a disk without room."""
+    model = {"layers": [{"cell": "lstm", "hidden": 12 if room == 1500 else 2}]}
+    raw = token_job(tokens, steps=300, checkpoint_every=5, model=model, batch=2, keep=1)
+    (tmp_path / "job.toml").write_text(tomli_w.dumps(raw))
+    limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))"
+    code = f"import resource, sys; {limit}; from rnnfarm.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "job.toml", "--out", "run"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    (last,) = [x for x in done.stderr.splitlines() if x.startswith("rnnfarm: ")]
+    assert done.returncode == 1, done.stderr
+    assert what in last
+    assert "could not be written" in last
+    assert "go on with --resume" in last
+    assert run_of(raw, tmp_path / "run", resume=True).steps == 300
+
+
 # -- every part ------------------------------------------------------------------------------------
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError, JobError, RunError
 from rnnfarm.job import Job
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
@@ -117,13 +117,20 @@ def write_run_job(run: Path, job: Job) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a kill leaves the old contents or the new."""
+    """Write a small file so that a kill leaves the old contents or the new; may raise RunError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"{path} could not be written ({error.strerror}); make room or permission there, and "
+            "go on with --resume"
+        ) from error
 
 
 def check_same_job(run: Path, old: Job, new: Job) -> None:
