@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.equations.graph import Parameter
+from rnnfarm.errors import JobError
 from rnnfarm.nn.initialize import initial_values
 
 
@@ -58,8 +59,18 @@ class Layout:
         }
 
     def initialized(self, seed: int, dtype: str) -> npt.NDArray[np.floating]:
-        """A new arena with initial values; each parameter's depend on the seed and its name."""
-        arena = np.zeros(self.size, dtype)
+        """A new arena with initial values; each parameter's depend on the seed and its name.
+
+        Raises JobError where there is no memory for it.
+        """
+        try:
+            arena = np.zeros(self.size, dtype)
+        except (MemoryError, ValueError):  # more than there is, more than can be addressed
+            gigabytes = self.size * np.dtype(dtype).itemsize / 1e9
+            raise JobError(
+                f"model: its {self.size:,} parameters take {gigabytes:,.0f} GB, which cannot be "
+                "had here; lower model.input.size or the layers' hidden"
+            ) from None
         for name, view in self.views(arena).items():
             view[...] = initial_values(self.parameters[name], name, seed)
         return arena

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.window import Windows
-from rnnfarm.errors import Interrupted, JobError
+from rnnfarm.errors import Interrupted, JobError, RunError
 from rnnfarm.job import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress
@@ -88,6 +88,11 @@ def train(
             run = _Run(trainer, registry, out, valid, progress)
             try:
                 return run.loop()
+            except MemoryError as error:
+                raise RunError(
+                    f"step {trainer.step + 1}: there is not enough memory ({error}); lower "
+                    "training.batch, training.window or the layers' hidden"
+                ) from error
             finally:
                 run.close()
 
