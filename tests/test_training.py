@@ -446,7 +446,7 @@ def test_damaged_files_of_a_run(tokens: Path, tmp_path: Path) -> None:
 def test_a_model_that_is_too_large(
     tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(JobError, match="parameters take .* GB, which cannot be had here"):
+    with pytest.raises(JobError, match=r"parameters take .* GB, which cannot be had here"):
         run_of(
             token_job(tokens, model={"layers": [{"cell": "lstm", "hidden": 2**30}]}),
             tmp_path / "a",
@@ -456,7 +456,7 @@ def test_a_model_that_is_too_large(
         raise MemoryError("Unable to allocate 9 TiB")
 
     monkeypatch.setattr(Trainer, "train_step", no_memory)
-    with pytest.raises(RunError, match="step 1: there is not enough memory .*9 TiB.* lower"):
+    with pytest.raises(RunError, match=r"step 1: there is not enough memory .*9 TiB.* lower"):
         run_of(token_job(tokens), tmp_path / "b")
 
 
