@@ -345,11 +345,11 @@ class WrongKernel(NumPyKernel):
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ("masks", "its y differs"),
-        ("resets", "its y differs"),
-        ("rows of five", r"at \(T, B, I, H\) = \(7, 5, 1, 3\): its y differs"),
+        ("masks", "its output differs"),
+        ("resets", "its output differs"),
+        ("rows of five", r"at \(T, B, I, H\) = \(7, 5, 1, 3\): its output differs"),
         ("adds up", "its gradient of parameter .* differs"),
-        ("record", "its record differs"),
+        ("record", "its gradient of each output differs"),
         ("state", "its gradient of state h differs"),
         ("restless", "other bits the second time"),
         ("refuses", "refused every plan"),

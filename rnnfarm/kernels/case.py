@@ -94,10 +94,18 @@ class Case:
         }
 
     def arrays(self) -> Arrays:
-        """Everything that a window gives: outputs, states after it, and all gradients."""
+        """Everything that a window gives: outputs, states, and all gradients."""
         y, after = self.forward()
-        found = {"y": y.copy(), **{f"after {n}": a.copy() for n, a in after.items()}}
-        return found | {f"gradient of {name}": array for name, array in self.backward().items()}
+        halfway = self.kernel.states_after(self.workspace, len(self.x) // 2)
+        found = {"output": y.copy()}
+        found |= {f"state {n} after the window": a.copy() for n, a in after.items()}
+        found |= {f"state {n} halfway": a.copy() for n, a in halfway.items()}
+        if self.plan.options.training:
+            record = np.full_like(self.d_output, np.nan)
+            gradients = self.backward(record=record)
+            found |= {f"gradient of {name}": array for name, array in gradients.items()}
+            found["gradient of each output"] = record
+        return found
 
     def results(self) -> dict[str, bytes]:
         """The bits of ``arrays``."""
@@ -118,20 +126,42 @@ def make_case(
     """
     T, B, I, H = sizes  # noqa: E741
     plan = make_plan(cell, I, H, options)
+    return case_of((kernel or NumPyKernel()).build(plan, dtype), (T, B), seed, dtype)
+
+
+def case_of(
+    kernel: WindowKernel, window: tuple[int, int] = (5, 3), seed: int = 0, dtype: str = "float64"
+) -> Case:
+    """Random numbers for a kernel that is built already; ``window`` is ``(T, B)``."""
+    T, B = window
+    plan = kernel.plan
     rng = np.random.default_rng(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Array:
         return (rng.standard_normal(shape) * scale).astype(dtype)
 
     return Case(
-        kernel=(kernel or NumPyKernel()).build(plan, dtype),
+        kernel=kernel,
         parameters={n: normal(*p.shape, scale=0.5) for n, p in plan.parameters.items()},
-        x=normal(T, B, I),
+        x=normal(T, B, plan.width_in),
         states={n: normal(B, w, scale=0.5) for n, w in plan.states.items()},
-        extras=_extras(plan, (T, B), rng, dtype),
+        extras=_extras(plan, window, rng, dtype),
         d_output=normal(T, B, plan.states[plan.output]),
         d_states={n: normal(B, w) for n, w in plan.states.items()},
     )
+
+
+def disagreement(found: Arrays, expected: Arrays, tolerance: float) -> str | None:
+    """The first of ``expected`` that ``found`` does not agree with, relative to its largest."""
+    for what, value in expected.items():
+        shape = getattr(found.get(what), "shape", None)
+        if shape != value.shape:
+            return f"its {what} has shape {shape} instead of {value.shape}"
+        scale = float(np.max(np.abs(value), initial=1.0))
+        difference = float(np.max(np.abs(found[what] - value), initial=0.0)) / scale
+        if not difference <= tolerance:  # also where it is NaN
+            return f"its {what} differs from the reference by {difference:.1e}"
+    return None
 
 
 def _extras(plan: Plan, window: tuple[int, int], rng: np.random.Generator, dtype: str) -> Arrays:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from rnnfarm.equations.plan import Plan
 from rnnfarm.errors import DeviceError, JobError, suggestion
+from rnnfarm.kernels.case import case_of, disagreement
 from rnnfarm.kernels.interface import Kernel, WindowKernel
 from rnnfarm.kernels.numpy import NumPyKernel
 
@@ -88,50 +86,9 @@ def self_check(kernel: WindowKernel, plan: Plan, dtype: str) -> str | None:
     """None where a small window, forward and backward, agrees with the reference."""
     reference = NumPyKernel().build(plan, dtype)
     tolerance = 1e-4 if dtype == "float32" else 1e-9
-    theirs = _small_window(reference, plan, dtype)
+    theirs = case_of(reference, dtype=dtype).arrays()
     try:
-        ours = _small_window(kernel, plan, dtype)
+        ours = case_of(kernel, dtype=dtype).arrays()
     except Exception as error:  # whatever a foreign kernel raises, the run goes on without it
         return f"it failed its self-check with {type(error).__name__}: {error}"
-    for what, value in theirs.items():
-        shape = ours[what].shape if what in ours else None
-        if shape != value.shape:
-            return f"its {what} has shape {shape} instead of {value.shape}"
-        scale = float(np.max(np.abs(value), initial=1.0))
-        difference = float(np.max(np.abs(ours[what] - value), initial=0.0)) / scale
-        if not difference <= tolerance:
-            return f"its {what} differs from the reference by {difference:.1e}"
-    return None
-
-
-def _small_window(kernel: WindowKernel, plan: Plan, dtype: str) -> dict[str, Any]:
-    """All results of one window of random numbers."""
-    random = np.random.Generator(np.random.Philox(key=[1, 2]))
-    steps, rows = 5, 3
-
-    def draw(*shape: int) -> Any:
-        return random.standard_normal(shape).astype(dtype)
-
-    parameters = {name: 0.5 * draw(*p.shape) for name, p in plan.parameters.items()}
-    states = {name: draw(rows, width) for name, width in plan.states.items()}
-    extras: dict[str, Any] = {}
-    for name, symbol in plan.inputs.items():
-        if name.endswith("?"):
-            extras[name] = random.random((steps, rows, symbol.width)) < 0.5
-        elif name.startswith(("drop:", "initial:")):
-            extras[name] = draw(rows, symbol.width)
-    x, d_output = draw(steps, rows, plan.width_in), draw(steps, rows, plan.states[plan.output])
-    d_after = {name: draw(rows, width) for name, width in plan.states.items()}
-    workspace = kernel.workspace(steps, rows)
-    results = {"output": kernel.forward(workspace, parameters, x, states, extras).copy()}
-    for step in (2, steps):
-        for name, state in kernel.states_after(workspace, step).items():
-            results[f"state {name} after {step} steps"] = state.copy()
-    if plan.options.training:
-        gradients = {name: np.zeros_like(value) for name, value in parameters.items()}
-        record = np.zeros_like(d_output)
-        d_x, d_states = kernel.backward(workspace, d_output, d_after, gradients, record=record)
-        results |= {"gradient of x": d_x, "gradient of each output": record}
-        results |= {f"gradient of {name}": value for name, value in gradients.items()}
-        results |= {f"gradient of the state {name}": value for name, value in d_states.items()}
-    return results
+    return disagreement(ours, theirs, tolerance)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from rnnfarm.equations.parts import Cell
-from rnnfarm.kernels.case import Case, Sizes, make_case, variants
+from rnnfarm.kernels.case import Case, Sizes, disagreement, make_case, variants
 from rnnfarm.kernels.interface import Kernel
 from rnnfarm.testing.cells import ODD_SIZES
 from rnnfarm.testing.tools import require, sizes_of
@@ -67,32 +65,15 @@ def _pairs(kernel: Kernel, cell: Cell, dtype: str) -> Iterable[tuple[Case, Case]
 def _compare(case: Case, reference: Case, allowed: float) -> None:
     who = f"the kernel of {case.plan.cell} in {case.x.dtype} at (T, B, I, H) = {sizes_of(case)}"
     found, expected = case.arrays(), reference.arrays()
-    for name, array in expected.items():
-        scale = max(float(np.abs(array).max(initial=0.0)), 1.0)
-        error = float(np.abs(found[name] - array).max(initial=0.0)) / scale
-        require(error <= allowed, f"{who}: its {name} differs from the reference by {error:.1e}")
+    problem = disagreement(found, expected, allowed)
+    require(problem is None, f"{who}: {problem}")
     require(
         case.results() == {name: array.tobytes() for name, array in found.items()},
         f"{who}: the same window gives other bits the second time",
     )
-    # A shorter window in the same workspace, with a record of the gradients.
     for each in (case, reference):
         steps = max(1, len(each.x) - 1)
         each.x, each.d_output = each.x[:steps].copy(), each.d_output[:steps].copy()
         each.extras = {n: a[:steps] if a.ndim == 3 else a for n, a in each.extras.items()}
-        each.forward()
-    records = [np.full_like(case.d_output, np.nan) for _ in range(2)]
-    gradients = [
-        each.backward(need_d_x=False, record=record)
-        for each, record in zip((case, reference), records, strict=True)
-    ]
-    scale = max(float(np.abs(records[1]).max()), 1.0)
-    error = float(np.abs(records[0] - records[1]).max()) / scale
-    require(error <= allowed, f"{who}: its record differs from the reference by {error:.1e}")
-    for name in case.parameters:
-        ours, theirs = (g[f"parameter {name}"] for g in gradients)
-        scale = max(float(np.abs(theirs).max(initial=0.0)), 1.0)
-        require(
-            float(np.abs(ours - theirs).max(initial=0.0)) <= allowed * scale,
-            f"{who}: after a shorter window in the same workspace the gradient of {name} is wrong",
-        )
+    problem = disagreement(case.arrays(), reference.arrays(), allowed)
+    require(problem is None, f"{who}: after a shorter window in the same workspace, {problem}")
