@@ -12,7 +12,8 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROMPT := import os\n\n\ndef main(
 # Products in tests are small: threads would only wait for each other.
-export OMP_NUM_THREADS ?= 1
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
 
 .PHONY: help quickstart test check bench clean
 
