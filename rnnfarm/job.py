@@ -1,211 +1,35 @@
-"""The job file: what it may say, and reading it.
+"""The job file: a TOML file with the tables ``data``, ``model``, ``training`` and ``cluster``.
 
-A job is a TOML file with the sections ``data``, ``model``, ``training`` and ``cluster``
-(``rnnfarm schema`` prints its JSON Schema). Reading checks all of it, the settings of its parts
-included, and lists every error at once.
+Reading checks all of it, the settings of its parts included, and lists every error at once. The
+keys are in ``job_tables.py``, what must hold between them in ``job_checks.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer
-from pydantic_core.core_schema import SerializerFunctionWrapHandler
-
+from rnnfarm.job_reading import check_job, override, read_toml
+from rnnfarm.job_schema import job_schema
+from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1, lt=2**31)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]  # as far as TOML counts
+__all__ = ["Job", "job_schema", "load_job", "read_job"]
 
 
-class Table(BaseModel):
-    """One table of the job file: fixed keys, and no change after reading."""
+def read_job(
+    raw: Mapping[str, Any],
+    registry: Registry | None = None,
+    base: Path | None = None,
+    source: str = "job",
+) -> Job:
+    """Check a job given as a mapping; ``base`` is where its relative paths start.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PartTable(Table):
-    """A table that names a part and holds the part's own settings beside the other keys."""
-
-    kind: ClassVar[str]
-    key: ClassVar[str] = "name"
-
-    settings: dict[str, Any] = {}
-
-    def create(self, registry: Registry) -> Any:
-        """Return the part with its settings; PluginError when it cannot be had."""
-        return registry.get(self.kind, getattr(self, self.key))(**self.settings)
-
-    @model_serializer(mode="wrap")
-    def _inline(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        table: dict[str, Any] = dump(self)
-        settings: dict[str, Any] = table.pop("settings")
-        return table | settings
-
-
-class ReaderTable(PartTable):
-    kind, key = "readers", "reader"
-    reader: str
-
-
-class LossTable(PartTable):
-    kind = "losses"
-    name: str
-
-
-class OptimizerTable(PartTable):
-    kind = "optimizers"
-    name: str = "adam"
-
-
-class ScheduleTable(PartTable):
-    kind = "schedules"
-    name: str = "constant"
-
-
-class CallbackTable(PartTable):
-    kind = "callbacks"
-    name: str
-
-
-class LayerTable(PartTable):
-    """One recurrent layer, with the settings of its cell beside these keys."""
-
-    kind, key = "cells", "cell"
-    cell: str
-    hidden: Positive = Field(description="width of the hidden state (in each direction)")
-    dropout: Probability = Field(default=0.0, description="dropout of the layer's output")
-    bidirectional: bool = False
-    residual: bool = Field(default=False, description="add the layer's input to its output")
-    zoneout: Probability | dict[str, Probability] = Field(
-        default=0.0,
-        description="a number from 0 to below 1, or a table of such a number for each state",
-    )
-    recurrent_dropout: Probability = Field(
-        default=0.0, description="one mask a window on the recurrence"
-    )
-    initial: Literal["zero", "random", "learned"] = "zero"
-
-
-class InputTable(Table):
-    kind: Literal["embedding", "one_hot", "linear", "none"]
-    size: Positive | None = Field(
-        default=None, description="width of the embedding or the linear map"
-    )
-    dropout: Probability = 0.0
-
-
-class OutputTable(Table):
-    bias: bool = True
-    tied: bool = Field(default=False, description="use the embedding as the output's weights")
-
-
-class ClipTable(Table):
-    """Exactly one of the two."""
-
-    norm: Annotated[float, Field(gt=0)] | None = None
-    value: Annotated[float, Field(gt=0)] | None = None
-
-
-class WorkersTable(Table):
-    min: Positive
-    max: Positive
-
-
-class DataTable(Table):
-    path: str = Field(min_length=1, description="a dataset folder or the URI of one")
-    base: str = Field(default=".", description="where relative paths start; the job file's folder")
-    build: ReaderTable | None = Field(
-        default=None, description="how to make the dataset if it is absent"
-    )
-    mode: Literal["streams", "examples"] = "streams"
-    input: str | None = Field(default=None, description="the input column; the first one if absent")
-    target: str = Field(
-        default="next", description='the target column, or "next": the input a step later'
-    )
-
-
-class ModelTable(Table):
-    input: InputTable
-    layers: list[LayerTable] = Field(min_length=1)
-    output: OutputTable = OutputTable()
-    loss: LossTable
-
-
-class TrainingTable(Table):
-    batch: Positive = 32
-    window: Positive = 64
-    stride: Positive | None = Field(
-        default=None, description="steps between windows; the window if absent"
-    )
-    steps: Positive = 1000
-    lanes: Positive = 1
-    seed: Count = 0
-    dtype: Literal["float32", "float64"] = "float32"
-    threads: Count = Field(
-        default=0, description="threads that compute lanes; 0: one a core. Changes no result"
-    )
-    blas_threads: Positive = Field(
-        default=1,
-        description="threads of one matrix product; part of what the result's last bits depend on",
-    )
-    kernel: str = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    optimizer: OptimizerTable
-    schedule: ScheduleTable
-    clip: ClipTable | None = None
-    evaluate_every: Count = Field(default=0, description="0: only at the end")
-    evaluate_windows: Count = Field(default=0, description="0: the whole validation split")
-    checkpoint_every: Count = Field(default=500, description="0: only at the end")
-    keep: Positive = 3
-    log_every: Positive = 1
-    gradient_flow_every: Count = Field(default=0, description="0: never")
-    callbacks: list[CallbackTable] = []
-
-
-class ClusterTable(Table):
-    workers: Positive | WorkersTable = Field(
-        default=1, description="a whole number from 1, or a table { min = …, max = … } of two"
-    )
-
-
-class Job(Table):
-    """A whole job, checked and resolved."""
-
-    data: DataTable
-    model: ModelTable
-    training: TrainingTable
-    cluster: ClusterTable
-
-    @property
-    def base(self) -> Path:
-        """The folder where relative paths of the job start."""
-        return Path(self.data.base)
-
-    @staticmethod
-    def from_dict(
-        raw: Mapping[str, Any],
-        registry: Registry | None = None,
-        base: Path | None = None,
-        source: str = "job",
-    ) -> Job:
-        """Check a job given as a mapping; ``base`` is where its relative paths start.
-
-        A None is as if its key were absent. Raises JobError with every wrong thing, or PluginError
-        where the only trouble is parts that cannot be had; sentences start with ``source``.
-        """
-        from rnnfarm.job_reading import read_job
-
-        return read_job(raw, registry or Registry.load(), base or Path.cwd(), source)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the resolved job, as TOML can hold it; ``from_dict`` gives the same job again."""
-        resolved = without_none(self.model_dump())
-        assert isinstance(resolved, dict)
-        return resolved
+    A None is as if its key were absent. Raises JobError with every wrong thing, or PluginError
+    where the only trouble is parts that cannot be had; sentences start with ``source``.
+    """
+    return check_job(raw, registry or Registry.load(), base or Path.cwd(), source)
 
 
 def load_job(
@@ -213,26 +37,8 @@ def load_job(
 ) -> Job:
     """Read a job file and apply ``KEY=VALUE`` overrides such as ``training.steps=100``.
 
-    Raises JobError (or PluginError, see ``Job.from_dict``) with one sentence for every error.
+    Raises JobError (or PluginError, see ``read_job``) with one sentence for every error.
     """
-    from rnnfarm.job_reading import override, read_toml
-
     raw = read_toml(Path(path))
     override(raw, overrides)
-    return Job.from_dict(raw, registry, Path(path).absolute().parent, str(path))
-
-
-def job_schema(registry: Registry) -> dict[str, Any]:
-    """Return the JSON Schema of a job file, with the settings of the installed plugins' parts."""
-    from rnnfarm.job_schema import schema
-
-    return schema(registry)
-
-
-def without_none(value: Any) -> Any:
-    """Return tables and lists without the keys whose value is None, which TOML cannot hold."""
-    if isinstance(value, dict):
-        return {k: without_none(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [without_none(v) for v in value]
-    return value
+    return read_job(raw, registry, Path(path).absolute().parent, str(path))

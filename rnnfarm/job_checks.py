@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rnnfarm import job as tables
-from rnnfarm.job import Table
+from rnnfarm import job_tables as tables
+from rnnfarm.job_tables import Table
 from rnnfarm.plugins import Registry
 
 Problem = tuple[str, str]

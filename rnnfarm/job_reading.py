@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rnnfarm import job as tables
+from rnnfarm import job_tables as tables
 from rnnfarm.discovery import describe
 from rnnfarm.errors import JobError, PluginError, RnnfarmError, printable, suggestion
-from rnnfarm.job import Job, PartTable, Table, without_none
 from rnnfarm.job_checks import Problem, cross_checks, tied_check
+from rnnfarm.job_tables import Job, PartTable, Table, without_none
 from rnnfarm.plugins import Registry
 from rnnfarm.settings import REQUIRED, plain, problems, validate
 
@@ -110,8 +110,8 @@ def part_at(path: str) -> type[PartTable] | None:
     return PARTS.get(re.sub(r"\.\d+(?=\.|$)", ".*", path))
 
 
-def read_job(raw: Mapping[str, Any], registry: Registry, base: Path, source: str) -> Job:
-    """Check a raw job; see ``Job.from_dict``."""
+def check_job(raw: Mapping[str, Any], registry: Registry, base: Path, source: str) -> Job:
+    """Check a raw job; see ``rnnfarm.job.read_job``."""
     job = _normal(raw)
     found = _unknown_sections(job)
     missing: list[Problem] = []

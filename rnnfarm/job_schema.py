@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rnnfarm.errors import PluginError
-from rnnfarm.job import Job, PartTable
+from rnnfarm.job_tables import Job, PartTable
 from rnnfarm.plugins import Registry
 
 OPTIONAL_SECTIONS = ("training", "cluster")
 
 
-def schema(registry: Registry) -> dict[str, Any]:
+def job_schema(registry: Registry) -> dict[str, Any]:
     """Return the schema; a part that does not load is there by name, its settings unchecked."""
     made = Job.model_json_schema()
     definitions = made["$defs"]

@@ -23,7 +23,7 @@ from rnnfarm.builtin.readers import (
 )
 from rnnfarm.data import build_dataset, build_from_settings, ensure_dataset
 from rnnfarm.errors import DataError, JobError, PluginError
-from rnnfarm.job import Job
+from rnnfarm.job import read_job
 from rnnfarm.plugins import Registry
 
 
@@ -426,7 +426,7 @@ def test_a_job_builds_its_dataset_once(tmp_path):
             "loss": "cross_entropy",
         },
     }
-    job = Job.from_dict(table, registry, tmp_path)
+    job = read_job(table, registry, tmp_path)
     said = []
     dataset = ensure_dataset(job, registry, said.append)
     assert dataset.splits["train"].steps == 270

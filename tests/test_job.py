@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from rnnfarm.errors import JobError, PluginError, RnnfarmError
-from rnnfarm.job import Job, job_schema, load_job
+from rnnfarm.job import Job, job_schema, load_job, read_job
 from rnnfarm.job_reading import override
 from rnnfarm.plugins import Registry
 from rnnfarm.training.callback import Callback
@@ -123,7 +123,7 @@ def test_the_job_of_the_design_is_read(write: Any, registry: Registry) -> None:
 def test_a_resolved_job_reads_back_as_the_same_job(write: Any, registry: Registry) -> None:
     job = load_job(write(DESIGN), ["training.clip={value = 2}"], registry)
     text = tomli_w.dumps(job.to_dict())
-    again = Job.from_dict(tomllib.loads(text), registry, Path("/elsewhere"))
+    again = read_job(tomllib.loads(text), registry, Path("/elsewhere"))
     assert again == job
     assert tomllib.loads(text)["training"]["optimizer"]["lr"] == 2e-3  # inline, as in a job file
 
@@ -146,7 +146,7 @@ def test_none_in_a_python_job_is_an_absent_key(registry: Registry) -> None:
     raw = tomllib.loads(SMALLEST)
     raw["training"] = {"stride": None, "clip": None}
     raw["data"]["build"] = None
-    job = Job.from_dict(raw, registry)
+    job = read_job(raw, registry)
     assert job.training.stride is None
     assert "stride" not in job.to_dict()["training"]
 
@@ -154,7 +154,7 @@ def test_none_in_a_python_job_is_an_absent_key(registry: Registry) -> None:
 def test_a_python_job_is_not_changed_by_reading_it(registry: Registry) -> None:
     raw = tomllib.loads(DESIGN)
     before = copy.deepcopy(raw)
-    Job.from_dict(raw, registry)
+    read_job(raw, registry)
     assert raw == before
 
 
@@ -481,12 +481,12 @@ def test_whatever_a_job_says_it_is_read_or_refused_in_sentences(
         assert all(line.startswith("job: ") for line in str(error).splitlines())
     if job is not None:
         text = tomli_w.dumps(job.to_dict())
-        assert Job.from_dict(tomllib.loads(text), REGISTRY, Path("/elsewhere")) == job
+        assert read_job(tomllib.loads(text), REGISTRY, Path("/elsewhere")) == job
 
 
 def read_or_error(raw: dict[str, Any]) -> tuple[Job | None, RnnfarmError | None]:
     try:
-        return Job.from_dict(raw, REGISTRY), None
+        return read_job(raw, REGISTRY), None
     except RnnfarmError as error:
         return None, error
 
@@ -512,4 +512,4 @@ def test_whatever_an_override_says_it_is_read_or_refused_in_sentences(texts: lis
     raw = tomllib.loads(DESIGN)
     with contextlib.suppress(JobError, PluginError):
         override(raw, texts)
-        Job.from_dict(raw, REGISTRY)
+        read_job(raw, REGISTRY)

@@ -222,7 +222,7 @@ def test_a_lane_that_nobody_has_is_an_error() -> None:
 
 
 def test_clipping_by_norm_and_by_value() -> None:
-    from rnnfarm.job import ClipTable
+    from rnnfarm.job_tables import ClipTable
 
     gradient = np.array([3.0, 4.0])
     clip_gradient(gradient, 5.0, 1.0, ClipTable(norm=1.0))

@@ -166,7 +166,7 @@ def test_a_run_folder_that_cannot_be_made(tokens: Path, tmp_path: Path) -> None:
 def test_a_folder_is_trained_in_once_at_a_time(
     tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw, second = token_job(tokens, steps=2), []
+    raw, second = token_job(tokens, steps=2, evaluate_every=2), []
 
     def again(self: object, about: object) -> None:
         with pytest.raises(JobError, match="another process is training in this folder") as error:
@@ -189,7 +189,8 @@ def test_callbacks_are_called_where_their_names_say(
         monkeypatch.setattr(
             EarlyStopping, name, lambda self, about, name=name: calls.append((name, about))
         )
-    raw = token_job(tokens, steps=3, checkpoint_every=2, callbacks=[{"name": "early_stopping"}])
+    callbacks = [{"name": "early_stopping"}]
+    raw = token_job(tokens, steps=3, checkpoint_every=2, evaluate_every=9, callbacks=callbacks)
     result = run_of(raw, tmp_path / "run")
     assert [name for name, _ in calls] == [
         "on_start", "on_step", "on_step", "on_checkpoint", "on_step", "on_checkpoint", "on_end",
@@ -285,6 +286,25 @@ def test_a_gradient_that_is_no_number(waves: Path) -> None:
 
 
 # -- early stopping --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"callbacks": [{"name": "early_stopping"}]}, {"schedule": {"name": "plateau"}}],
+    ids=["early_stopping", "plateau"],
+)
+def test_a_part_that_waits_for_evaluations_in_vain_is_refused(
+    tokens: Path, tmp_path: Path, part: dict[str, Any]
+) -> None:
+    with pytest.raises(JobError, match=r"training\.evaluate_every: .* at the end only"):
+        run_of(token_job(tokens, steps=2, **part), tmp_path / "run")
+    without = tmp_path / "without"
+    with DatasetWriter(str(without), {"tokens": Column.tokens(4)}) as writer:
+        writer.append("train", {"tokens": np.arange(4000) % 4})
+    raw = token_job(without, steps=2, evaluate_every=1, **part)
+    with pytest.raises(JobError, match="no split 'valid'"):
+        run_of(raw, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_early_stopping_ends_a_run_and_its_resumption(tokens: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnnfarm.data import Column, Dataset, DatasetWriter, build_dataset, open_dataset
-from rnnfarm.job import Job
+from rnnfarm.job import Job, read_job
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.numpy import NumPyKernel
 from rnnfarm.nn.layer import Memory, Pass
@@ -113,7 +113,7 @@ def value_job(data: Path, /, **training: Any) -> dict[str, Any]:
 
 
 def make_job(raw: dict[str, Any]) -> Job:
-    return Job.from_dict(copy.deepcopy(raw), REGISTRY)
+    return read_job(copy.deepcopy(raw), REGISTRY)
 
 
 def entries(run: Path) -> list[dict[str, Any]]:

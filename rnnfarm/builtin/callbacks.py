@@ -18,6 +18,7 @@ class EarlyStopping(Callback):
     min_delta: by how much it must fall below the best one to count as better.
     """
 
+    needs_evaluation = True
     patience: Annotated[int, Field(ge=1)] = 5
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     metric: str = "valid_loss"

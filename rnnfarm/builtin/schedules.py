@@ -63,6 +63,7 @@ class Plateau(Schedule):
     min_delta: by how much the validation loss must fall below the best one to count as better.
     """
 
+    needs_evaluation = True
     patience: Annotated[int, Field(ge=1)] = 3
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.5
     min_delta: Annotated[float, Field(ge=0)] = 0.0

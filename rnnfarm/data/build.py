@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
-    from rnnfarm.job import Job
+    from rnnfarm.job_tables import Job
     from rnnfarm.plugins import Registry
 
     Progress = Callable[[str], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnfarm.errors import JobError
-from rnnfarm.job import Job, load_job
+from rnnfarm.job import Job, load_job, read_job
 from rnnfarm.job_reading import override
 from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
@@ -43,7 +43,7 @@ def train(
     elif not isinstance(job, Job):
         raw = copy.deepcopy(dict(job))
         override(raw, overrides)
-        job = Job.from_dict(raw, registry)
+        job = read_job(raw, registry)
     elif overrides:
         raise JobError("overrides: a Job is checked already; give them with the file or table")
     folder = Path("runs") / name if out is None else Path(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rnnfarm.settings import Part
 
@@ -32,6 +32,9 @@ class Callback(Part):
 
     Metrics are the objects of ``metrics.jsonl``; a callback must not change them.
     """
+
+    #: Whether it goes by the figures of evaluations; a run without them is refused.
+    needs_evaluation: ClassVar[bool] = False
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

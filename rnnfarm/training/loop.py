@@ -1,7 +1,7 @@
-"""Training: the step, and the loop around it.
+"""One training step, and the state that it changes.
 
-A step is ``window → forward → loss → backward`` on every lane (``tbptt.py``), then
-``reduce over lanes → clip → optimizer → log`` here.
+It is ``window → forward → loss → backward`` on every lane (``tbptt.py``), then
+``reduce over lanes → clip → optimizer`` here. ``session.py`` calls it until the run ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import RunError
-from rnnfarm.job import ClipTable, Job
+from rnnfarm.job_tables import ClipTable, Job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.callback import Callback
 from rnnfarm.training.checkpoint import Checkpoint

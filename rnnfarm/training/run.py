@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.errors import DataError, JobError, RunError
-from rnnfarm.job import Job
+from rnnfarm.job import Job, read_job
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.training.checkpoint import (
@@ -79,7 +79,7 @@ def read_run_job(run: Path, registry: Registry) -> Job:
         raise DataError(
             f"{path}: damaged ({error}); restore it from the job that was run"
         ) from None
-    return Job.from_dict(raw, registry, run, str(path))
+    return read_job(raw, registry, run, str(path))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ class Schedule(Part):
     warmup: the number of steps in which the factor rises from 1 / warmup to 1.
     """
 
+    #: Whether it goes by the figures of evaluations; a run without them is refused.
+    needs_evaluation: ClassVar[bool] = False
     warmup: Annotated[int, Field(ge=0)] = 0
 
     def __call__(self, step: int, steps: int) -> float:

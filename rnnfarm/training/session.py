@@ -18,11 +18,12 @@ from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.window import Windows
+from rnnfarm.equations.parts import part_name
 from rnnfarm.errors import Interrupted, JobError, RunError
-from rnnfarm.job import Job
+from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress
-from rnnfarm.training.callback import RunInfo
+from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import newest_checkpoint, prune, sweep, write_checkpoint
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.run import (
@@ -33,6 +34,7 @@ from rnnfarm.training.run import (
     write_run_job,
     write_whole,
 )
+from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import make_model, make_windows
 
 
@@ -78,6 +80,7 @@ def train(
         model = make_model(job, dataset, registry)
         trainer = Trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
+        _check_evaluated(trainer, valid)
         with alone_in(out):
             _check_folder(out, job, registry, resume)
             write_run_job(out, job)
@@ -95,6 +98,22 @@ def train(
                 ) from error
             finally:
                 run.close()
+
+
+def _check_evaluated(trainer: Trainer, valid: Windows | None) -> None:
+    """JobError where a part waits for evaluations and there will be none."""
+    parts: list[Schedule | Callback] = [trainer.schedule, *trainer.callbacks]
+    waiting = [part for part in parts if part.needs_evaluation]
+    if waiting and valid is None:
+        raise JobError(
+            f"{part_name(waiting[0])} goes by the validation loss, and the dataset has no split "
+            "'valid'; build it with one (valid = 0.1, say), or leave the part out"
+        )
+    if waiting and not trainer.job.training.evaluate_every:
+        raise JobError(
+            f"training.evaluate_every: {part_name(waiting[0])} goes by the validation loss, and it "
+            "is measured at the end only; set evaluate_every = 500, say, or leave the part out"
+        )
 
 
 def _check_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:

@@ -17,7 +17,7 @@ from rnnfarm.data.streams import Streams
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.equations.parts import Loss
 from rnnfarm.errors import JobError, PluginError, suggestion
-from rnnfarm.job import Job, LayerTable
+from rnnfarm.job_tables import Job, LayerTable
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.interface import Kernel
 from rnnfarm.nn.loss import LossFunction
