@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -308,6 +310,26 @@ class AwkwardNames(Cell):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_name_clashes_with_the_generated_source(variant: str) -> None:
     check_gradients(make_case(AwkwardNames(), VARIANTS[variant], (4, 2, 3, 2)))
+
+
+class AlikeNames(Cell):
+    """States whose names are alike where only ASCII letters and digits count."""
+
+    def step(self, x, first, second):
+        return tanh(affine(x, first, second)), sigmoid(affine(x, first, second))
+
+
+@pytest.mark.parametrize("states", [("h", "h_"), ("α", "β"), ("α", "h")])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_state_is_taken_for_another(variant: str, states: tuple[str, str]) -> None:
+    def results(names: tuple[str, ...]) -> list[bytes]:
+        options = VARIANTS[variant]
+        if options.zoneout:
+            options = replace(options, zoneout=tuple(zip(names, (0.2, 0.5), strict=True)))
+        cell = type("Named", (AlikeNames,), {"states": names})()
+        return list(make_case(cell, options).results().values())
+
+    assert results(states) == results(("h", "c"))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -92,7 +92,8 @@ class Writer(Places):
         if base.op == "parameter":
             return self.parameter(base.attribute, suffix, part)
         assert base.op == "input", f"{symbol!r} has no place"
-        name = _identifier(base.attribute).rstrip("_") + suffix
+        # A state's name is a Python name and stays whole, so that no two of them become one.
+        name = base.attribute.rstrip("?").replace(":", "_") + suffix
         given = f'given["{base.attribute}"]{part}'
         if base.attribute.startswith(PER_WINDOW):
             return self.local(name, given)
@@ -255,5 +256,5 @@ def _view_name(place: Place, buffer: Buffer) -> str:
 
 
 def _identifier(text: str) -> str:
-    """A parameter's or input's name as part of a Python name."""
+    """A parameter's name as part of a Python name."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
