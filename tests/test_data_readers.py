@@ -393,6 +393,20 @@ def test_wrong_arrays(tmp_path, arrays, settings, error, what):
     sentence_of(raised.value)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_archives(tmp_path, save):
+    path = tmp_path / "a.npz"
+    save(path, values=np.random.default_rng(0).random((100, 3)))
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[150] ^= 255
+    for damaged in (whole[:200], flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"cannot be read as \.npy or \.npz") as raised:
+            build(NumPyArrays(files=["a.npz"]), tmp_path)
+        sentence_of(raised.value)
+
+
 def test_a_file_that_is_no_array(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(DataError, match=r"a\.npy: cannot be read as \.npy"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Annotated, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
@@ -105,7 +107,7 @@ class NumPyArrays(Reader):
                 return {"": loaded}
             with loaded:
                 return dict(loaded)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise DataError(f"{path}: cannot be read as .npy or .npz ({error}); mend it") from None
 
     def _pick(
