@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rnnfarm.data.split import Split
 
 NEXT = "next"
-Bools = "npt.NDArray[np.bool_]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@ A graph is hash-consed: building the same operation on the same arguments twice 
 made, and an operation's arguments always come before it, so the numbering is a topological order.
 
 A symbol stands for a row vector of ``width`` numbers, one row per batch row. Width 1 broadcasts.
+The derivative of ``pick(v, k)``, a row's unit by its number, has two operations that no equation is
+written with: ``place(g, k)`` is ``g`` at unit ``k`` and 0 elsewhere, ``add_at(v, g, k)`` is ``v``
+with ``g`` added there.
 """
 
 from __future__ import annotations
@@ -16,27 +19,13 @@ from typing import Any, NoReturn
 
 from rnnfarm.errors import CellError
 
-#: Elementwise operations and the number of their arguments.
-ELEMENTWISE = {
-    "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1,
-    "tanh": 1, "sigmoid": 1, "relu": 1, "softplus": 1,
-    "exp": 1, "log": 1, "sqrt": 1, "abs": 1, "sign": 1, "minimum": 2, "maximum": 2,
-    "less": 2, "less_equal": 2, "equal": 2, "where": 3,
-}  # fmt: skip
 #: Operations whose result is a truth value, usable only as the first argument of ``where``.
 COMPARISONS = frozenset({"less", "less_equal", "equal"})
-#: Reductions of a row to one number.
-REDUCTIONS = frozenset({"row_sum", "row_max"})
-#: A row's unit by its number: ``pick(v, k)`` is that unit, ``place(g, k)`` is ``g`` there and 0
-#: elsewhere, ``add_at(v, g, k)`` is ``v`` with ``g`` added there.
-INDEXED = frozenset({"pick", "place", "add_at"})
 #: What messages offer in place of what does not work on symbols.
 FUNCTIONS = (
     "rnnfarm's tanh, sigmoid, relu, softplus, exp, log, sqrt, abs, minimum, maximum, where, equal, "
     "sign, row_sum, row_max, layer_norm"
 )
-#: Values that come from outside the equations.
-LEAVES = frozenset({"constant", "input", "parameter", "unit_index"})
 
 
 @dataclass(frozen=True)

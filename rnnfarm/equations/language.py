@@ -261,7 +261,10 @@ def minimum(a: Value, b: Value) -> Symbol:
 
 
 def maximum(a: Value, b: Value) -> Symbol:
-    """The larger of two; where they are equal the gradient goes to the first."""
+    """The larger of two; where they are equal the gradient goes to the first.
+
+    ``maximum(v, 0)`` is ``relu(v)``.
+    """
     return _graph_of(a, b).apply("maximum", a, b)
 
 
