@@ -14,8 +14,13 @@ from rnnfarm.equations.language import (
     affine,
     layer_norm,
     parameter,
+    pick,
+    row_sum,
     sigmoid,
+    sign,
+    split,
     tanh,
+    unit_index,
     where,
 )
 from rnnfarm.equations.parts import Cell, trace_cell
@@ -91,6 +96,24 @@ MISTAKES = {
     "parameter's name": (lambda x, h: h * parameter('"'), "use letters, digits"),
     "parameter's units": (lambda x, h: h * parameter("u", units=-1), "units must be"),
     "another cell's symbol": (lambda x, h: h + OTHER_TRACE[0], "another cell"),
+    "another cell's affine": (lambda x, h: affine(x, OTHER_TRACE[0]), "another cell"),
+    "affine of a list": (lambda x, h: affine([x, h]), "takes symbols that are numbers"),
+    "gates by number": (lambda x, h: affine(x, gates=3)[0], "gates=3.*write a name for each"),
+    "init as a number": (lambda x, h: affine(h, init=0.1), "init=0.1.*'W.h'.*is a text"),
+    "parameter's init": (lambda x, h: h * parameter("u", init=0.5), "init=0.5.*'u'.*is a text"),
+    "number as a name": (lambda x, h: h * parameter(3), "name 3: use letters"),
+    "reduction of a comparison": (lambda x, h: h * row_sum(h > 0), "symbols that are numbers"),
+    "split of a comparison": (lambda x, h: split(h > 0, 2)[0], "symbols that are numbers"),
+    "split of a number": (lambda x, h: split(3, 2)[0], "3 is no symbol"),
+    "split in none": (lambda x, h: split(h, 0)[0], "whole number above 0"),
+    "sign of a number": (lambda x, h: h * sign(1.0), "1.0 is no symbol"),
+    "pick of a number": (lambda x, h: h * pick(1.0, 0), "1.0 is no symbol"),
+    "unit_index": (lambda x, h: h * unit_index(4.0), r"unit_index\(4.0\): write a width"),
+    "function of gates": (lambda x, h: tanh(affine(x, gates="ab")), "take them one by one"),
+    "logic": (lambda x, h: where((h > 0) & (h < 1), h, 0.0), "one where for each condition"),
+    "negation": (lambda x, h: where(~(h > 0), h, 0.0), "one where for each condition"),
+    "assignment": (lambda x, h: h.__setitem__(0, 1.0), "assigned to with.*write where"),
+    "negative power": (lambda x, h: h**-1, r"1 / v \*\* p"),
 }
 #: What ``step`` gives back; the message names where it is defined.
 RESULTS = {
@@ -174,6 +197,29 @@ def test_states_misnamed(states, pattern: str) -> None:
 @pytest.mark.parametrize("widths", [{"q": 1}, {"h": 0}, {"h": 2.5}])
 def test_wrong_widths_are_refused(widths: dict) -> None:
     assert re.match(r"Mine\.widths (names|gives)", refusal(mine(lambda x, h: h, widths=widths)))
+
+
+def not_a_mapping(self, hidden):
+    return None
+
+
+def divided_by_zero(self, hidden):
+    return {"h": hidden // 0}
+
+
+@pytest.mark.parametrize("widths", [not_a_mapping, divided_by_zero, {"h": 3}])
+def test_widths_that_fail_are_refused(widths) -> None:
+    cell = type("Mine", (Cell,), {"widths": widths, "step": lambda self, x, h: h})()
+    message = refusal(cell)
+    assert message.startswith("Mine.widths must be a method that gives a mapping, such as {'h': 8}")
+    if widths is divided_by_zero:
+        assert f'({__file__}, line {widths.__code__.co_firstlineno + 1}: return {{"h"' in message
+
+
+def test_whole_powers_and_biases_are_what_they_are() -> None:
+    trace = trace_cell(mine(lambda x, h: affine(h, bias=1234567.25) ** 2.0), 3, 4)
+    assert trace.new_states["h"].op == "mul"
+    assert trace.graph.parameters["W.bias"].init == ("constant:1234567.25",)
 
 
 def test_a_cell_without_step_says_what_to_write() -> None:

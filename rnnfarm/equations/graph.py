@@ -132,20 +132,28 @@ class Symbol:
             raise CellError("'**' with a symbol as exponent; write exp(b * log(a)) for a ** b")
         if exponent == 0.5:
             return self.graph.apply("sqrt", self)
-        if isinstance(exponent, int) and 1 <= exponent <= 8:
+        if exponent in range(1, 9):
             power = self
-            for _ in range(exponent - 1):
+            for _ in range(int(exponent) - 1):
                 power = power * self
             return power
         raise CellError(
             f"'** {exponent!r}': a power is 0.5 or a whole number from 1 to 8; "
-            "write exp(p * log(v)) for another"
+            "write 1 / v ** p for a negative one, exp(p * log(v)) for another"
         )
 
     def __rpow__(self, base: float) -> Symbol:
         if not isinstance(base, (int, float)) or base <= 0:
             raise CellError(f"'{base!r} ** symbol': the base must be a number above 0")
         return self.graph.apply("exp", self * math.log(base))
+
+    def _no_logic(self, *_: object) -> NoReturn:
+        raise CellError(
+            "'&', '|' or '~' on a symbol: one where for each condition, "
+            "where(a > 0, where(b > 0, both, other), other)"
+        )
+
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _no_logic
 
     def __bool__(self) -> bool:
         raise CellError(
@@ -168,6 +176,9 @@ class Symbol:
 
     def __getitem__(self, key: object) -> NoReturn:
         raise CellError("a symbol indexed with […]: name the parts through affine(…, gates=…)")
+
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        raise CellError("a symbol assigned to with […]: write where(condition, new, old)")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
@@ -210,6 +221,13 @@ class Graph:
         symbol = self.make("input", (), name, width)
         symbol.label = name
         return symbol
+
+    def own(self, value: object, function: str) -> None:
+        """Refuse what is no number of this graph as an argument of ``function``."""
+        if not isinstance(value, Symbol) or is_condition(value):
+            raise CellError(f"{function}({value!r}): it takes symbols that are numbers")
+        if value.graph is not self:
+            raise CellError("a symbol of another cell is used here; a cell is traced alone")
 
     def constant(self, value: float) -> Symbol:
         return self.make("constant", (), float(value), 1)
@@ -331,6 +349,7 @@ class Graph:
 
     def reduce(self, op: str, symbol: Symbol) -> Symbol:
         """A reduction of each row to width 1."""
+        self.own(symbol, op)
         if symbol.width == 1:
             return symbol
         return self.make(op, (symbol,), None, 1)

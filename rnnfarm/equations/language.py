@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnnfarm.equations.graph import Graph, Parameter, Symbol, Value, ancestors, is_condition
+from rnnfarm.equations.graph import Graph, Parameter, Symbol, Value, ancestors
 from rnnfarm.errors import CellError
 
 
@@ -33,8 +33,14 @@ class Trace:
     def declare(self, parameter: Parameter) -> Parameter:
         """Check a new parameter's name and width."""
         name = parameter.name
-        if not re.fullmatch(r"[\w.-]+", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise CellError(f"the parameter name {name!r}: use letters, digits, '_', '.' and '-'")
+        for init in parameter.init:
+            if not isinstance(init, str):
+                raise CellError(
+                    f"init={init!r} of the parameter {name!r}: an initialiser is a text, such as "
+                    "'zeros', 'constant:0.5' or 'uniform:0.1'"
+                )
         if name in self.graph.parameters:
             raise CellError(
                 f"the parameter {name!r} is declared twice; give each its own name, or keep the "
@@ -87,11 +93,15 @@ def affine(
     """
     trace = current_trace()
     graph = trace.graph
+    if gates is not None and not isinstance(gates, Sequence):
+        raise CellError(f"affine(gates={gates!r}): write a name for each, such as gates='ifgo'")
     names = list(gates) if gates is not None else [""]
     if len(set(names)) < len(names) or not names:
         raise CellError(f"affine(gates={gates!r}): gate names must differ, and there must be one")
     if not vectors:
         raise CellError("affine() without vectors is only a learned vector; write parameter(name)")
+    for given in vectors:
+        graph.own(given, "affine")
     width = _checked_units(trace, units, "affine")
     _check_keys("bias", bias, names, "gates")
     labels = [trace.given.get(vector, f"v{k}") for k, vector in enumerate(vectors)]
@@ -100,8 +110,6 @@ def affine(
     prefix = name or ("W" if trace.affine_count == 1 else f"W{trace.affine_count}")
 
     def weight(position: int, vector: Symbol) -> Symbol:
-        if not isinstance(vector, Symbol) or is_condition(vector):
-            raise CellError(f"affine({vector!r}): it takes symbols that are numbers")
         if all(s.op != "input" for s in ancestors([vector])):
             raise CellError(
                 "affine() of something that depends on no input and no state is only a learned "
@@ -122,7 +130,7 @@ def affine(
     # What depends on x alone comes first, so that its sum is hoisted out of the time loop.
     products.sort(key=trace.is_recurrent)
     if bias is not False:
-        initial = tuple(f"constant:{_bias_value(bias, gate):g}" for gate in names)
+        initial = tuple(_constant(_bias_value(bias, gate)) for gate in names)
         vector = Parameter(f"{prefix}.bias", (width * len(names),), initial, decay=False)
         first_recurrent = sum(not trace.is_recurrent(p) for p in products)
         products.insert(first_recurrent, graph.vector(trace.declare(vector)))
@@ -142,6 +150,12 @@ def _bias_value(bias: bool | float | Mapping[str, float], gate: str) -> float:
     if not isinstance(value, (int, float)):
         raise CellError(f"affine(bias={bias!r}): write True, False, a number, or a number per gate")
     return 0.0 if value is True else float(value)
+
+
+def _constant(value: float) -> str:
+    """The initialiser of this very number, short where it can be."""
+    short = f"{value:g}"
+    return f"constant:{short if float(short) == value else repr(value)}"
 
 
 def _checked_units(trace: Trace, units: int | None, function: str) -> int:
@@ -204,19 +218,25 @@ def pick(vector: Symbol, unit: Value) -> Symbol:
 
     ``unit`` is a whole number from 0 to the vector's width - 1, one a row.
     """
-    return vector.graph.pick(vector, unit)
+    return _symbol(vector).graph.pick(vector, unit)
 
 
 def split(vector: Symbol, parts: int) -> tuple[Symbol, ...]:
     """The vector cut into ``parts`` equally wide vectors."""
+    graph = _symbol(vector).graph
+    graph.own(vector, "split")
+    if not isinstance(parts, int) or parts < 1:
+        raise CellError(f"split(v, {parts!r}): the number of parts is a whole number above 0")
     width, rest = divmod(vector.width, parts)
     if rest:
         raise CellError(f"split(v, {parts}): v is {vector.width} wide, which does not divide so")
-    return tuple(vector.graph.slice(vector, k * width, (k + 1) * width) for k in range(parts))
+    return tuple(graph.slice(vector, k * width, (k + 1) * width) for k in range(parts))
 
 
 def unit_index(width: int) -> Symbol:
     """The vector 0, 1, …, width - 1: ``equal(unit_index(n), k)`` is true at unit ``k``."""
+    if not isinstance(width, int) or width < 1:
+        raise CellError(f"unit_index({width!r}): write a width, such as unit_index(h.width)")
     return current_trace().graph.unit_index(width)
 
 
@@ -280,10 +300,14 @@ def where(condition: Symbol, a: Value, b: Value) -> Symbol:
 
 def sign(v: Symbol) -> Symbol:
     """-1, 0 or 1; its gradient is 0."""
-    return v.graph.apply("sign", v)
+    return _symbol(v).graph.apply("sign", v)
 
 
 def _symbol(value: Symbol) -> Symbol:
+    if isinstance(value, tuple | list):
+        raise CellError(
+            "several values at once, such as affine(…, gates=…) gives; take them one by one"
+        )
     if not isinstance(value, Symbol):
         raise CellError(f"{value!r} is no symbol; compute with plain numbers in Python (math.…)")
     return value

@@ -47,7 +47,13 @@ class Cell(Part):
 
     def state_widths(self, hidden: int) -> dict[str, int]:
         """The width of every state."""
-        other = self.widths(hidden)
+        try:
+            other = dict(self.widths(hidden))
+        except Exception as error:
+            raise CellError(
+                f"{part_name(self)}.widths must be a method that gives a mapping, such as "
+                f"{{'{self.states[0]}': 8}} ({type(error).__name__}: {error}{_place(error)})"
+            ) from error
         unknown = set(other) - set(self.states)
         if unknown:
             raise CellError(
@@ -278,12 +284,15 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def _place(error: BaseException) -> str:
-    """`` (FILE, line N: CODE)`` of the innermost line outside the language itself."""
+    """`` (FILE, line N: CODE)`` of the last line before the language itself goes on."""
     place = ""
     traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(_HERE):
+        if code.co_filename.startswith(_HERE):
+            if place:
+                break
+        else:
             line = linecache.getline(code.co_filename, traceback.tb_lineno).strip()
             place = f" ({code.co_filename}, line {traceback.tb_lineno}: {line})"
         traceback = traceback.tb_next
