@@ -469,6 +469,44 @@ def test_recurrent_names_what_does_not_fit(call: Mapping[str, Any], sentence: st
         layer.forward(layer.init(0), **{"x": np.zeros((5, 2, 3)), **call})
 
 
+def test_recurrent_names_parameters_and_gradients_that_do_not_fit() -> None:
+    layer = Recurrent(cells.LSTM, 3, 4)
+    params, x = layer.init(0), np.zeros((5, 2, 3))
+    with pytest.raises(JobError, match=r"'W.bias' has \(3,\); it must be \(16,\)"):
+        layer.forward({**params, "W.bias": np.zeros(3)}, x)
+    with pytest.raises(JobError, match=r"'W\.x' has no shape, being absent"):
+        layer.forward({}, x)
+    with pytest.raises(JobError, match=r"states tuple were given; the cell's are \['h', 'c'\]"):
+        layer.forward(params, x, (np.zeros((2, 4)), np.zeros((2, 4))))  # type: ignore[arg-type]
+    _, _, saved = layer.forward(params, x)
+    for steps in (4, 6):
+        with pytest.raises(JobError, match=rf"d_output has shape \({steps}, 2, 4\).*\(5, 2, 4\)"):
+            layer.backward(saved, np.ones((steps, 2, 4)))
+
+
+def test_an_absent_gradient_of_a_state_is_zero() -> None:
+    layer = Recurrent("lstm", 3, 4, "float64")
+    _, _, saved = layer.forward(layer.init(0), np.ones((5, 2, 3)))
+    d_y, one = np.zeros((5, 2, 4)), np.ones((2, 4))
+    part = layer.backward(saved, d_y, {"c": one})[0]
+    assert np.array_equal(part, layer.backward(saved, d_y, {"c": one, "h": 0 * one})[0])
+    assert part.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"cell": None}, "cell: None is no cell; give one"),
+        ({"inputs": 0}, "inputs: 0 is no width"),
+        ({"hidden": 2.5}, "hidden: 2.5 is no width"),
+        ({"dtype": "float16"}, "dtype: 'float16'; give 'float32'"),
+    ],
+)
+def test_recurrent_refuses_what_is_no_layer(arguments: Mapping[str, Any], sentence: str) -> None:
+    with pytest.raises(JobError, match=sentence):
+        Recurrent(**{"cell": "lstm", "inputs": 3, "hidden": 4, **arguments})
+
+
 def test_recurrent_takes_a_known_cell_and_kernel() -> None:
     with pytest.raises(Exception, match="did you mean 'lstm'"):
         Recurrent("lstn", 3, 4)

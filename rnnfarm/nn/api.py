@@ -23,17 +23,18 @@ Arrays = dict[str, FloatArray]
 class Saved:
     """What ``backward`` needs of a ``forward``; each forward makes its own."""
 
-    def __init__(self, run: Pass, backward: Any, rows: int) -> None:
+    def __init__(self, run: Pass, backward: Any, shape: tuple[int, ...]) -> None:
         self.run = run
         self.backward = backward
-        self.rows = rows
+        #: That of the output, ``(T, B, H)``.
+        self.shape = shape
 
 
 class Recurrent:
     """A cell over a window of steps.
 
     Args:
-        cell: the cell, such as ``LSTM()``, or the name of one, such as ``"lstm"``.
+        cell: the cell, such as ``LSTM()``, its class, or the name of one, such as ``"lstm"``.
         inputs: the input's width I.
         hidden: the hidden width H.
         dtype: ``float32`` or ``float64``.
@@ -49,7 +50,7 @@ class Recurrent:
 
     def __init__(
         self,
-        cell: Cell | str,
+        cell: Cell | type[Cell] | str,
         inputs: int,
         hidden: int,
         dtype: str = "float32",
@@ -62,7 +63,15 @@ class Recurrent:
         from rnnfarm.plugins import Registry
 
         registry = Registry.load()
-        made: Cell = registry.get("cells", cell)() if isinstance(cell, str) else cell
+        kind = registry.get("cells", cell) if isinstance(cell, str) else cell
+        made = kind() if isinstance(kind, type) else kind
+        if not isinstance(made, Cell):
+            raise JobError(f"cell: {made!r} is no cell; give one, such as LSTM(), or its name")
+        for name, width in (("inputs", inputs), ("hidden", hidden)):
+            if not isinstance(width, int) or width < 1:
+                raise JobError(f"{name}: {width!r} is no width; give a whole number above 0")
+        if dtype not in ("float32", "float64"):
+            raise JobError(f"dtype: {dtype!r}; give 'float32' or 'float64'")
         kernels: dict[str, Kernel] = {
             name: registry.get("kernels", name)() for name in registry.names("kernels")
         }
@@ -133,8 +142,8 @@ class Recurrent:
             carry=steps,
             memory=Memory(),
         )
-        output, backward = self._layer.forward(_prefixed(params), x, run)
-        return output, run.new_states["layer"], Saved(run, backward, rows)
+        output, backward = self._layer.forward(self._prefixed(params), x, run)
+        return output, run.new_states["layer"], Saved(run, backward, output.shape)
 
     def backward(
         self,
@@ -154,17 +163,25 @@ class Recurrent:
             step by name.
         """
         d_y = np.ascontiguousarray(d_output, self.dtype)
+        if d_y.shape != saved.shape:
+            raise JobError(
+                f"d_output has shape {d_y.shape}; it must be {saved.shape}, as the output"
+            )
         gradients = {
             name: np.empty(p.shape, self.dtype) for name, p in self.plan.parameters.items()
         }
-        d_states = None if d_state is None else self._states(d_state, saved.rows)
-        d_x, d_initial = saved.backward.run(d_y, _prefixed(gradients), d_states)
+        d_states = None
+        if d_state is not None:
+            rows = saved.shape[1]
+            d_states = self._states({**self._layer.zero_states(rows), **d_state}, rows)
+        d_x, d_initial = saved.backward.run(d_y, self._prefixed(gradients), d_states)
         return d_x.copy(), gradients, {k: v.copy() for k, v in d_initial.items()}
 
     def _states(self, given: Mapping[str, npt.ArrayLike], rows: int) -> Arrays:
-        if given.keys() != self.plan.states.keys():
+        if not isinstance(given, Mapping) or given.keys() != self.plan.states.keys():
+            names = sorted(given) if isinstance(given, Mapping) else type(given).__name__
             raise JobError(
-                f"states {sorted(given)} were given; the cell's are {list(self.plan.states)}"
+                f"states {names} were given; the cell's are {list(self.plan.states)}, each by name"
             )
         arrays = {name: np.ascontiguousarray(v, self.dtype) for name, v in given.items()}
         for name, width in self.plan.states.items():
@@ -175,9 +192,13 @@ class Recurrent:
                 )
         return arrays
 
-
-def _prefixed(arrays: Mapping[str, FloatArray]) -> Arrays:
-    return {f"layer.{name}": value for name, value in arrays.items()}
+    def _prefixed(self, params: Mapping[str, FloatArray]) -> Arrays:
+        """The parameters as the layer calls them, checked."""
+        for name, parameter in self.plan.parameters.items():
+            found = np.shape(params[name]) if name in params else "no shape, being absent"
+            if found != parameter.shape:
+                raise JobError(f"the parameter {name!r} has {found}; it must be {parameter.shape}")
+        return {f"layer.{name}": params[name] for name in self.plan.parameters}
 
 
 def _flags(
