@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rnnfarm.data.reader import Reader
     from rnnfarm.equations.language import (
         affine,
         equal,
@@ -34,26 +35,37 @@ if TYPE_CHECKING:
     )
     from rnnfarm.equations.parts import Cell, Loss, Optimizer
     from rnnfarm.hookspecs import hookimpl
+    from rnnfarm.kernels.interface import Kernel
     from rnnfarm.nn.api import Recurrent
     from rnnfarm.training.api import train
+    from rnnfarm.training.callback import Callback
+    from rnnfarm.training.schedule import Schedule
 
 _HOME = {
+    "rnnfarm.data.reader": "Reader",
     "rnnfarm.equations.language": (
         "affine equal exp layer_norm log maximum minimum parameter pick relu row_max row_sum "
         "sigmoid sign softplus split sqrt tanh unit_index where"
     ),
     "rnnfarm.equations.parts": "Cell Loss Optimizer",
     "rnnfarm.hookspecs": "hookimpl",
+    "rnnfarm.kernels.interface": "Kernel",
     "rnnfarm.nn.api": "Recurrent",
     "rnnfarm.training.api": "train",
+    "rnnfarm.training.callback": "Callback",
+    "rnnfarm.training.schedule": "Schedule",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "Callback",
     "Cell",
+    "Kernel",
     "Loss",
     "Optimizer",
+    "Reader",
     "Recurrent",
+    "Schedule",
     "__version__",
     "affine",
     "equal",

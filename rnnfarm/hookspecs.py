@@ -78,10 +78,10 @@ def rnnfarm_schedules() -> Parts:  # type: ignore[empty-body]
 
 @hookspec
 def rnnfarm_kernels() -> Parts:  # type: ignore[empty-body]
-    """Give kernels: name → kernel factory, for ``training.kernel`` in a job.
+    """Give kernels: name → ``rnnfarm.Kernel`` class, for ``training.kernel`` in a job.
 
-    A factory says which plans, devices and dtypes it supports and with what priority, and runs a
-    plan over a whole window, forward and backward (``rnnfarm.kernels``).
+    It says which plans, devices and dtypes it supports and with what priority, and runs a
+    plan over a whole window, forward and backward (``rnnfarm.kernels.interface``).
     """
 
 
@@ -89,7 +89,8 @@ def rnnfarm_kernels() -> Parts:  # type: ignore[empty-body]
 def rnnfarm_readers() -> Parts:  # type: ignore[empty-body]
     """Give readers: name → ``rnnfarm.Reader`` class, for ``data.build`` in a job.
 
-    A reader turns a user's files into sequences, in constant memory.
+    A reader turns a user's files into sequences, in constant memory; ``rnnfarm.data`` has the
+    ``Column`` and ``Sequence`` that it gives.
     """
 
 

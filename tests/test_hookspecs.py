@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import rnnfarm
 from rnnfarm import builtin, hookspecs
 from rnnfarm.hookspecs import KINDS, hookimpl
 from rnnfarm.plugins import BASES, Registry
@@ -32,6 +33,15 @@ def test_a_hook_is_typed_and_documented(name: str) -> None:
     assert first.startswith("Give ")
     assert first.rstrip(".,").endswith(tuple("abcdefghijklmnopqrstuvwxyz`"))
     assert rest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_names_the_base_of_a_kind(kind: str) -> None:
+    """What a plugin derives its parts from is a public name, and the hook's text says which."""
+    module_name, _, name = BASES[kind].partition(":")
+    assert getattr(rnnfarm, name) is getattr(importlib.import_module(module_name), name)
+    assert name in rnnfarm.__all__
+    assert f"``rnnfarm.{name}`` class" in inspect.getdoc(getattr(hookspecs, f"rnnfarm_{kind}"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
