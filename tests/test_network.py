@@ -13,14 +13,16 @@ from training_tools import make_network, make_pass, numpy_choice
 from rnnfarm import Recurrent
 from rnnfarm.builtin import cells, losses
 from rnnfarm.equations.graph import Parameter
-from rnnfarm.errors import CellError, DataError, DeviceError, JobError
+from rnnfarm.errors import CellError, DataError, DeviceError, JobError, PluginError
 from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.interface import Kernel
 from rnnfarm.kernels.numpy import NumPyKernel, NumPyWindowKernel
 from rnnfarm.nn.arena import Layout
 from rnnfarm.nn.initialize import initial_values
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Bidirectional, Recurrence, RecurrentLayer
+from rnnfarm.plugins import Registry
 
 T, B, V, F, O, H = 5, 3, 6, 2, 4, 3  # noqa: E741
 
@@ -604,3 +606,20 @@ def test_a_device_without_a_kernel() -> None:
     with pytest.raises(DeviceError, match="no kernel can run GRU in float32 on device 'cuda'") as e:
         Network(spec(), KernelChoice({"numpy": NumPyKernel()}, device="cuda"))
     assert e.value.exit_code == 4
+
+
+def test_a_kernel_that_cannot_be_made_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def get(registry: Registry, kind: str, name: str) -> Any:
+        if name == "gone":
+            raise PluginError("kernel 'gone' does not load")
+        return {"half": Kernel, "numpy": NumPyKernel}[name]
+
+    monkeypatch.setattr(Registry, "names", lambda registry, kind: ["gone", "half", "numpy"])
+    monkeypatch.setattr(Registry, "get", get)
+    with caplog.at_level(logging.WARNING, "rnnfarm"):
+        assert Recurrent(cells.Elman(), 2, 3).kernel == "numpy"
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == "kernel 'gone' does not load"
+    assert second.startswith("the kernel 'half' cannot be made: TypeError: Can't instantiate")

@@ -9,15 +9,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rnnfarm.equations.plan import Plan
-from rnnfarm.errors import DeviceError, JobError, suggestion
+from rnnfarm.errors import DeviceError, JobError, RnnfarmError, suggestion
 from rnnfarm.kernels.case import case_of, disagreement
 from rnnfarm.kernels.interface import Kernel, WindowKernel
 from rnnfarm.kernels.numpy import NumPyKernel
 
+if TYPE_CHECKING:
+    from rnnfarm.plugins import Registry
+
 log = logging.getLogger("rnnfarm")
 REFERENCE = "numpy"
+
+
+def installed_kernels(registry: Registry) -> dict[str, Kernel]:
+    """Every kernel that can be made; without one that cannot, the others still run a job."""
+    kernels: dict[str, Kernel] = {}
+    for name in registry.names("kernels"):
+        try:
+            kernels[name] = registry.get("kernels", name)()
+        except RnnfarmError as error:
+            log.warning("%s", error)
+        except Exception as error:  # whatever a foreign kernel raises
+            log.warning("the kernel %r cannot be made: %s: %s", name, type(error).__name__, error)
+    return kernels
 
 
 @dataclass(frozen=True)

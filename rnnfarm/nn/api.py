@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from rnnfarm.equations.parts import Cell
 from rnnfarm.errors import JobError
-from rnnfarm.kernels.choose import KernelChoice
-from rnnfarm.kernels.interface import Kernel
+from rnnfarm.kernels.choose import KernelChoice, installed_kernels
 from rnnfarm.nn.arena import Layout
 from rnnfarm.nn.initialize import initial_values
 from rnnfarm.nn.layer import FloatArray, Memory, Pass
@@ -72,14 +71,11 @@ class Recurrent:
                 raise JobError(f"{name}: {width!r} is no width; give a whole number above 0")
         if dtype not in ("float32", "float64"):
             raise JobError(f"dtype: {dtype!r}; give 'float32' or 'float64'")
-        kernels: dict[str, Kernel] = {
-            name: registry.get("kernels", name)() for name in registry.names("kernels")
-        }
         self.inputs = inputs
         self.dtype = dtype
         self._initial = initial
         recurrence = Recurrence(initial, zoneout, recurrent_dropout)
-        choice = KernelChoice(kernels, kernel, "auto", dtype)
+        choice = KernelChoice(installed_kernels(registry), kernel, "auto", dtype)
         self._layer = RecurrentLayer("layer", made, inputs, hidden, recurrence, choice)
         #: The plan of the cell, and the name of the kernel that was chosen.
         self.plan = self._layer.plan
@@ -197,7 +193,9 @@ class Recurrent:
         for name, parameter in self.plan.parameters.items():
             found = np.shape(params[name]) if name in params else "no shape, being absent"
             if found != parameter.shape:
-                raise JobError(f"the parameter {name!r} has {found}; it must be {parameter.shape}")
+                raise JobError(
+                    f"the parameter {name!r} has {found}; it must be {parameter.shape}"
+                )
         return {f"layer.{name}": params[name] for name in self.plan.parameters}
 
 

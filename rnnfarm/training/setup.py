@@ -6,7 +6,6 @@ can do it again and gets the same.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +15,13 @@ from rnnfarm.data.manifest import Column
 from rnnfarm.data.streams import Streams
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.equations.parts import Loss
-from rnnfarm.errors import JobError, PluginError, suggestion
+from rnnfarm.errors import JobError, suggestion
 from rnnfarm.job_tables import Job, LayerTable
-from rnnfarm.kernels.choose import KernelChoice
-from rnnfarm.kernels.interface import Kernel
+from rnnfarm.kernels.choose import KernelChoice, installed_kernels
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
 from rnnfarm.plugins import Registry
-
-log = logging.getLogger("rnnfarm")
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def make_model(job: Job, dataset: Dataset, registry: Registry) -> Model:
     width = _target_width(loss, wanted, target)
     outputs = loss.outputs(width)
     choice = KernelChoice(
-        _kernels(registry),
+        installed_kernels(registry),
         job.training.kernel,
         job.training.device,
         job.training.dtype,
@@ -92,17 +88,6 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
         batch = max(1, min(batch, part.steps // (8 * window)))
     stride = training.stride if split == "train" else None
     return Streams(part, batch=batch, stride=stride, **common)
-
-
-def _kernels(registry: Registry) -> dict[str, Kernel]:
-    """Every kernel that loads; without one that does not, the others still run the job."""
-    kernels = {}
-    for name in registry.names("kernels"):
-        try:
-            kernels[name] = registry.get("kernels", name)()
-        except PluginError as error:
-            log.warning("%s", error)
-    return kernels
 
 
 def _column(dataset: Dataset, name: str, field: str) -> Column:
