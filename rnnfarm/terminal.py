@@ -122,20 +122,39 @@ def _fail(sentences: str, code: int) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """Write the traceback of what should not have happened to a file, and say where."""
+    """Write the traceback of what should not have happened to a file, and say where.
+
+    What happened in a part of a plugin is its author's to mend: it is named, and the code is 3.
+    """
     import tempfile
     import traceback
 
+    part = _foreign_part(error)
+    code = 3 if part else 1
     if os.environ.get("RNNFARM_DEBUG") == "1":
         traceback.print_exception(error)
-        return 1
+        return code
     with tempfile.NamedTemporaryFile(
         "w", prefix="rnnfarm-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         traceback.print_exception(error, file=file)
     text = " ".join(str(error).split())
     return _fail(
-        f"an unexpected {type(error).__name__}{': ' if text else ''}{text}; "
+        f"{part or 'an unexpected '}{type(error).__name__}{': ' if text else ''}{text}; "
         f"its traceback is in {file.name} (RNNFARM_DEBUG=1 shows it here)",
-        1,
+        code,
     )
+
+
+def _foreign_part(error: Exception) -> str:
+    """``CLASS.METHOD (FILE, line N): `` of the plugin's part that an exception went through."""
+    import traceback
+
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        kind = type(frame.f_locals.get("self"))
+        homes = [base.__module__.partition(".")[0] for base in kind.__mro__]
+        if homes[0] != "rnnfarm" and "rnnfarm" in homes:
+            code = frame.f_code
+            found = f"{kind.__name__}.{code.co_name} ({code.co_filename}, line {line}): "
+    return found

@@ -16,6 +16,7 @@ import pytest
 
 from rnnfarm import cli, errors
 from rnnfarm.cli import main
+from rnnfarm.training.callback import Callback as RunCallback
 
 HEAVY = ("ray", "cupy", "pyarrow", "numpy", "pydantic")
 COMMANDS = (
@@ -223,6 +224,23 @@ def test_what_nobody_expected_is_one_sentence_that_says_where_its_traceback_is(
     path = Path(err.partition("is in ")[2].partition(" (RNNFARM_DEBUG")[0])
     assert "Traceback (most recent call last)" in path.read_text()
     path.unlink()
+
+
+def test_an_exception_in_a_part_of_a_plugin_names_the_part(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Moody(RunCallback):
+        def on_step(self, metrics: dict[str, object]) -> None:
+            raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(cli.plugins, "callback", lambda **_: Moody().on_step({}))
+    code, out, err = call("plugins")
+    assert (code, out) == (3, "")
+    line = Moody.on_step.__code__.co_firstlineno + 1
+    start = f"rnnfarm: Moody.on_step ({__file__}, line {line}): ZeroDivisionError: by zero; its "
+    assert err.startswith(start)
+    assert len(err.splitlines()) == 1
+    Path(err.partition("is in ")[2].partition(" (RNNFARM_DEBUG")[0]).unlink()
 
 
 def test_debugging_shows_the_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
