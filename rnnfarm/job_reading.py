@@ -275,6 +275,7 @@ def _section_problems(name: str, table: type[Table], error: ValidationError) -> 
 
 def _located(data: tables.DataTable, base: Path) -> tables.DataTable:
     """Return the section with its paths made absolute, so that it means the same anywhere."""
-    root = (base / data.base).absolute()
-    path = data.path if "://" in data.path else os.path.normpath(root / data.path)
+    root = (base / os.path.expanduser(data.base)).absolute()
+    path = os.path.expanduser(data.path)
+    path = path if "://" in path else os.path.normpath(root / path)
     return data.model_copy(update={"base": os.path.normpath(root), "path": path})

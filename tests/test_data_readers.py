@@ -21,7 +21,7 @@ from rnnfarm.builtin.readers import (
     PythonSource,
     Words,
 )
-from rnnfarm.data import build_dataset, build_from_settings, ensure_dataset
+from rnnfarm.data import Column, build_dataset, build_from_settings, ensure_dataset
 from rnnfarm.errors import DataError, JobError, PluginError
 from rnnfarm.job import read_job
 from rnnfarm.plugins import Registry
@@ -362,9 +362,35 @@ def test_arrays_of_tokens(tmp_path):
     assert dataset.splits["train"].sequences == 2
 
 
+def test_arrays_with_a_class_for_each_step(tmp_path):
+    np.savez(tmp_path / "a.npz", values=np.ones((4, 5, 2)), speaker=np.arange(20).reshape(4, 5) % 3)
+    dataset = build(NumPyArrays(files=["a.npz"], target="speaker", classes=3, valid=0), tmp_path)
+    assert dataset.columns["target"] == Column.tokens(3)
+    assert [t.tolist() for t in read(dataset, "train", "target")][1] == [2, 0, 1, 2, 0]
+
+
+def test_arrays_of_halves(tmp_path, recwarn):
+    np.save(tmp_path / "a.npy", np.full((4, 2), 0.5, np.float16))
+    dataset = build(NumPyArrays(files=["a.npy"], valid=0), tmp_path)
+    assert read(dataset, "train", "values")[0].tolist() == [[0.5, 0.5]] * 4
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("arrays", "settings", "error", "what"),
     [
+        (
+            {"values": np.ones((3, 1)), "d": np.arange(3)},
+            {"values": "values", "target": "d"},
+            DataError,
+            "column 'target' is int64 .* give 'classes' where it holds classes",
+        ),
+        (
+            {"values": np.ones((3, 1)), "d": np.arange(3)},
+            {"values": "values", "target": "d", "classes": 2},
+            DataError,
+            "column 'target' holds 2 at or after index 0, which is outside the classes of 2",
+        ),
         ({"values": np.ones(3)}, {}, DataError, r"of shape \(3,\), but takes numbers"),
         ({"values": np.array(["a"])}, {}, DataError, "is <U1 of shape"),
         (
@@ -450,6 +476,34 @@ def test_a_job_builds_its_dataset_once(tmp_path):
     (tmp_path / "a.txt").unlink()
     assert ensure_dataset(job, registry).splits == dataset.splits
     assert (tmp_path / "d" / "shard-00000.arrow").stat().st_mtime_ns == before
+
+
+def test_runs_that_start_together_share_the_dataset_that_one_of_them_builds(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("hello " * 50)
+    registry = Registry.load()
+    build = {"reader": "bytes", "files": ["a.txt"]}
+    model = {
+        "input": {"kind": "one_hot"},
+        "layers": [{"cell": "elman", "hidden": 3}],
+        "loss": "cross_entropy",
+    }
+    job = read_job({"data": {"path": "d", "build": build}, "model": model}, registry, tmp_path)
+    sequences = Bytes.sequences
+
+    def slow(self):
+        monkeypatch.setattr(Bytes, "sequences", sequences)
+        ensure_dataset(job, registry)
+        yield from sequences(self)
+
+    monkeypatch.setattr(Bytes, "sequences", slow)
+    assert ensure_dataset(job, registry).splits["train"].steps == 270
+    assert [path.name for path in tmp_path.glob("d*")] == ["d"]
+
+
+def test_home_in_a_path(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("hello")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert texts(build(Bytes(files=["~/a*.txt"], valid=0), tmp_path / "d"), "train") == ["hello"]
 
 
 # Real data.

@@ -142,6 +142,12 @@ def test_a_relative_job_path_gives_absolute_data_paths(
     assert job.data.path == str(path.parent / "dataset")
 
 
+def test_home_in_a_path(write: Any, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    job = load_job(write(SMALLEST), ["data.path=~/sets/one", "data.base=~"], registry)
+    assert (job.data.path, job.data.base) == ("/home/me/sets/one", "/home/me")
+
+
 def test_none_in_a_python_job_is_an_absent_key(registry: Registry) -> None:
     raw = tomllib.loads(SMALLEST)
     raw["training"] = {"stride": None, "clip": None}

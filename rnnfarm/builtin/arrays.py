@@ -30,15 +30,17 @@ class NumPyArrays(Reader):
 
     files: the files, by glob patterns; values, target: the names of the arrays in .npz files
     (`values` may be left out where a file holds one); vocabulary: the number of ids where the
-    arrays are tokens. An array of values (T, F) is one sequence and (N, T, F) are N; an array of
-    tokens (T,) is one and (N, T) are N. valid: the part for validation, from 0 to 1: the last of
-    the N sequences, or the end of the one; valid_files: the files for validation, instead.
+    arrays are tokens; classes: the number of ids where the target is classes. An array of values
+    (T, F) is one sequence and (N, T, F) are N; an array of ids (T,) is one and (N, T) are N.
+    valid: the part for validation, from 0 to 1: the last of the N sequences, or the end of the one;
+    valid_files: the files for validation, instead.
     """
 
     files: list[str]
     values: str | None = None
     target: str | None = None
     vocabulary: Annotated[int, Field(ge=1)] | None = None
+    classes: Annotated[int, Field(ge=1)] | None = None
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
     valid_files: list[str] = []
 
@@ -54,11 +56,13 @@ class NumPyArrays(Reader):
         path = self._files[0][0]
         columns = {}
         for name, array in self._arrays(path).items():
-            tokens = name == TOKENS
-            columns[name] = (
-                Column.tokens(self.vocabulary or 1) if tokens else Column.values(array.shape[-1])
-            )
+            ids = self._ids(name)
+            columns[name] = Column.tokens(ids) if ids else Column.values(array.shape[-1])
         return columns
+
+    def _ids(self, name: str) -> int | None:
+        """The number of ids of a column; None where it holds values."""
+        return {TOKENS: self.vocabulary, TARGET: self.classes}.get(name)
 
     def sequences(self) -> Iterator[Sequence]:
         """One sequence, or the N sequences, of each file."""
@@ -76,10 +80,11 @@ class NumPyArrays(Reader):
                     yield Sequence(split, figures, continues and not many)
 
     def _check_figures(self, path: Path, name: str, array: npt.NDArray[Any], low: int) -> None:
-        tokens = name == TOKENS
-        good = (array >= 0) & (array < (self.vocabulary or 0)) if tokens else np.isfinite(array)
+        ids = self._ids(name)
+        good = (array >= 0) & (array < ids) if ids else np.isfinite(array)
         if not good.all():
-            what = f"outside the vocabulary of {self.vocabulary}" if tokens else "not finite"
+            kind = "vocabulary" if name == TOKENS else "classes"
+            what = f"outside the {kind} of {ids}" if ids else "not finite"
             raise DataError(
                 f"{path}: column '{name}' holds {array[~good].flat[0]} at or after index {low},"
                 f" which is {what}; mend the array"
@@ -93,8 +98,8 @@ class NumPyArrays(Reader):
         if self.target is not None:
             arrays[TARGET] = self._pick(path, loaded, self.target)
         for name, array in arrays.items():
-            _check_array(path, name, array)
-        leading = {a.shape[: a.ndim - (name != TOKENS)] for name, a in arrays.items()}
+            _check_array(path, name, array, bool(self._ids(name)))
+        leading = {a.shape[: a.ndim - (not self._ids(name))] for name, a in arrays.items()}
         if len(leading) > 1:
             shapes = " and ".join(str(a.shape) for a in arrays.values())
             raise DataError(f"{path}: arrays of shapes {shapes} have not the same steps; mend them")
@@ -125,12 +130,17 @@ class NumPyArrays(Reader):
         return loaded[name]
 
 
-def _check_array(path: Path, name: str, array: npt.NDArray[Any]) -> None:
-    kinds = "iu" if name == TOKENS else "iuf"
-    dims = (1, 2) if name == TOKENS else (2, 3)
+def _check_array(path: Path, name: str, array: npt.NDArray[Any], ids: bool) -> None:
+    kinds = "iu" if ids else "iuf"
+    dims = (1, 2) if ids else (2, 3)
     if array.dtype.kind not in kinds or array.ndim not in dims:
-        shapes = "integers (T,) or (N, T)" if name == TOKENS else "numbers (T, F) or (N, T, F)"
+        shapes = "integers (T,) or (N, T)" if ids else "numbers (T, F) or (N, T, F)"
+        setting = (
+            "'classes' where it holds classes"
+            if name == TARGET
+            else ("'vocabulary' where it holds tokens")
+        )
         raise DataError(
             f"{path}: column '{name}' is {array.dtype} of shape {array.shape}, but takes {shapes};"
-            " mend the array, or give 'vocabulary' where it holds tokens"
+            f" mend the array, or give {setting}"
         )

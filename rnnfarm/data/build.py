@@ -10,7 +10,7 @@ from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.place import Place
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.writer import DatasetWriter, refuse_existing, remove_leftovers
-from rnnfarm.errors import PluginError
+from rnnfarm.errors import JobError, PluginError
 
 if TYPE_CHECKING:
     import os
@@ -81,4 +81,9 @@ def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = Non
     path = job.data.path
     if build is None or Place.of(path).exists():
         return open_dataset(path)
-    return build_from_settings(build.reader, build.settings, path, registry, progress, job.base)
+    try:
+        return build_from_settings(build.reader, build.settings, path, registry, progress, job.base)
+    except JobError:
+        if not Place.of(path).exists():
+            raise
+        return open_dataset(path)  # another run of the job has built it in the meantime

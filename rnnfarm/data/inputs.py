@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 from rnnfarm.errors import DataError, JobError
@@ -24,7 +25,7 @@ def find_files(patterns: Sequence[str], base: Path, setting: str) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        path = base / pattern
+        path = base / os.path.expanduser(pattern)
         if path.is_file():
             if path.stat().st_size == 0:
                 raise DataError(f"{path}: the file is empty; give one that holds data")

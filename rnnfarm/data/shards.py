@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1000
 BATCH_STEPS = 1 << 20
 BATCH_BYTES = 16 << 20
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = np.finfo(np.float32).max  # a float32, by which halves are compared as such
 REBUILD = "copy it again from where it is whole, or build the dataset again"
 
 Arrays = dict[str, "npt.NDArray[Any]"]
