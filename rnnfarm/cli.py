@@ -168,9 +168,18 @@ def generate(
 @cli.command()
 @run_folder
 @click.option("--split", metavar="NAME", help="A split of the run's own data.")
-@click.option("--input", "source", type=click.Path(path_type=Path), metavar="PATH")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="UTF-8 text for a model of tokens, .npy (T, F) for one of values.",
+)
+@checkpoint
 @click.pass_context
-def predict(ctx: click.Context, run: Path, split: str | None, source: Path | None) -> None:
+def predict(
+    ctx: click.Context, run: Path, split: str | None, source: Path | None, checkpoint: str | None
+) -> None:
     """Print what the model of a RUN folder gives.
 
     One JSON object a line, for a split of the run's data or for a file.
@@ -181,7 +190,9 @@ def predict(ctx: click.Context, run: Path, split: str | None, source: Path | Non
         raise click.UsageError("give exactly one of --split NAME and --input PATH")
     from rnnfarm.training.predict import predict as predict_rows
 
-    for row in predict_rows(run, load_registry(ctx), split=split, input=source):
+    for row in predict_rows(
+        run, load_registry(ctx), split=split, input=source, checkpoint=checkpoint
+    ):
         click.echo(json.dumps(row))
 
 

@@ -62,6 +62,8 @@ def show_dataset(info: dict[str, Any], as_json: bool) -> None:
         print_json(info)
         return
     for key, value in info.items():
+        if value is None:
+            continue
         if isinstance(value, dict):
             click.echo(f"{key}:")
             for name, inner in value.items():

@@ -29,9 +29,9 @@ class Progress:
     def __init__(
         self, quiet: bool = True, every: float = 10.0, stream: TextIO | None = None
     ) -> None:
-        self.quiet = quiet
-        self.every = every
         self.stream = stream or sys.stderr
+        self.quiet = quiet or self.stream is None  # where the process was given no stderr
+        self.every = every
         self._bar: Any = None
         self._said = 0.0
         self._began = (0.0, 0)
@@ -45,15 +45,17 @@ class Progress:
         if not self.quiet and self.stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=steps, initial=step, unit="step", file=self.stream, dynamic_ncols=True
-            )
+            with self._telling():
+                self._bar = tqdm(
+                    total=steps, initial=step, unit="step", file=self.stream, dynamic_ncols=True
+                )
 
     def step(self, metrics: Mapping[str, Any]) -> None:
         """A step was finished."""
         if self._bar is not None:
-            self._bar.update(1)
-            self._bar.set_postfix_str(f"loss {metrics['train_loss']:.4f}", refresh=False)
+            with self._telling():
+                self._bar.update(1)
+                self._bar.set_postfix_str(f"loss {metrics['train_loss']:.4f}", refresh=False)
         elif not self.quiet and time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
             self.say(self._line(metrics))
@@ -71,15 +73,27 @@ class Progress:
         """A line of its own."""
         if self.quiet:
             return
-        if self._bar is not None:
-            self._bar.write(line, file=self.stream)
-        else:
-            print(line, file=self.stream, flush=True)
+        with self._telling():
+            if self._bar is not None:
+                self._bar.write(line, file=self.stream)
+            else:
+                print(line, file=self.stream, flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._telling():
+            if self._bar is not None:
+                self._bar.close()
+        self._bar = None
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Fall silent where nobody listens any more: a closed terminal must not end the run."""
+        try:
+            yield
+        except OSError:
+            self.quiet = True
+            if self._bar is not None:
+                self._bar.disable = True
 
 
 def _clock(seconds: float) -> str:

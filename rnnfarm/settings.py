@@ -54,7 +54,8 @@ class Part:
             model = validate(cls.settings_model(), settings)
         except ValidationError as error:
             found = problems(error, cls.settings_model())
-            raise JobError([f"{cls.__name__}: {where}: {what}" for where, what in found]) from None
+            named = [": ".join(filter(None, [cls.__name__, *each])) for each in found]
+            raise JobError(named) from None
         return {name: getattr(model, name) for name in declared(cls)}
 
     @classmethod
@@ -178,6 +179,8 @@ def _sentence(error: Any, known: set[str]) -> str:
         return f"unknown key; {suggestion(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
         return REQUIRED
+    if error["type"] == "json_invalid" and "surrogate" in str(error["msg"]):
+        return "a name or text in it is not UTF-8; rename the file, or mend the text"
     message = re.sub(r"^(Value error, |\w+ (?=should))", "", str(error["msg"]))
     message = re.sub(r" after validation, not \d+$", "", message)
     message = message.replace("valid array", "list").replace("an object", "a table")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -103,9 +104,21 @@ def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
         code = _fail(_usage(error), error.exit_code)
     except RnnfarmError as error:
         code = _fail(str(error), error.exit_code)
+    except OSError as error:
+        code = _full(error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else _unexpected(error)
     except Exception as error:
         code = _unexpected(error)
     sys.exit(code)
+
+
+def _full(error: OSError) -> int:
+    """Say that a disk is full, which for want of a file's name is the one of stdout."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # not once more at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    what = error.filename or "the output"
+    return _fail(f"{what} could not be written ({error.strerror}); make room for it", 1)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -156,6 +156,11 @@ def test_plugins_lists_the_built_in_parts(call: Call) -> None:
         (("data", "build", "byte", "out"), 3, "there is no reader 'byte'; did you mean 'bytes'?"),
         (("data", "build", "bytes", "out", "--set", "fils=1"), 2, "fils: unknown key"),
         (("data", "build", "bytes", "out", "no-file.txt", "--quiet"), 2, "no-file.txt"),
+        (
+            ("data", "build", "bytes", "out", "caf\udce9.txt"),
+            2,
+            "Bytes: a name or text in it is not",
+        ),
         (("predict", "run"), 2, "give exactly one of --split NAME and --input PATH"),
         (("evaluate", "nowhere"), 2, "nowhere: this is not a run"),
         (("generate", "nowhere"), 2, "nowhere: this is not a run"),
@@ -260,6 +265,24 @@ def test_a_closed_pipe_is_no_error_to_tell_of() -> None:
     )
     assert done.stdout == "{"
     assert done.stderr == ""
+
+
+def test_a_full_disk_behind_stdout_gets_a_sentence() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    for unbuffered in ("", "1"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "rnnfarm", "plugins"],
+                env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.returncode == 1
+        assert done.stderr == (
+            "rnnfarm: the output could not be written (No space left on device); make room for it\n"
+        )
 
 
 def test_a_terminal_without_unicode_gets_escapes() -> None:

@@ -101,6 +101,8 @@ def test_a_file_of_text(tmp_path: Path) -> None:
     vocabulary = open_dataset(data).vocabulary("tokens")
     assert vocabulary is not None
     assert vocabulary.decode(found[0]["prediction"]) == found[0]["text"]
+    (tmp_path / "marked.txt").write_text("def Cat", encoding="utf-8-sig")
+    assert rows(run, input=tmp_path / "marked.txt") == found
     for text, sentence in (("", "the file is empty"), ("def ß", "'ß', which is not in the data's")):
         (tmp_path / "in.txt").write_text(text, encoding="utf-8")
         with pytest.raises(JobError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import io
@@ -24,6 +25,7 @@ import tomli_w
 from data_tools import real_data
 from training_tools import (
     REGISTRY,
+    build_text,
     entries,
     make_job,
     token_job,
@@ -42,7 +44,7 @@ from rnnfarm.report import Progress
 from rnnfarm.training.checkpoint import checkpoints, read_checkpoint
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.loop import Trainer
-from rnnfarm.training.run import open_run
+from rnnfarm.training.run import open_run, write_whole
 from rnnfarm.training.session import Result, train
 from rnnfarm.training.setup import make_model, make_windows
 
@@ -480,6 +482,25 @@ def test_a_model_that_is_too_large(
         run_of(token_job(tokens), tmp_path / "b")
 
 
+def test_where_nothing_can_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunError, match=r"job\.toml could not be written \(Read-only file system\)"):
+        write_whole(tmp_path / "job.toml", "")
+
+
+def test_a_dataset_that_was_moved_away(tmp_path: Path) -> None:
+    run_of(token_job(build_text(tmp_path), steps=1), tmp_path / "run")
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"is not there any more; .* data\.path of .*job\.toml"):
+        open_run(tmp_path / "run", REGISTRY)
+
+
 @pytest.mark.parametrize(("room", "what"), [(20, "job.toml"), (1500, "step-"), (30_000, "metrics")])
 def test_a_full_disk_is_a_sentence(tokens: Path, tmp_path: Path, room: int, what: str) -> None:
     """A limit on the size of files stands for a disk without room."""
@@ -707,6 +728,32 @@ def test_a_bar_on_a_terminal(tokens: Path, tmp_path: Path) -> None:
     assert "3/3" in terminal.getvalue()
     assert "valid_bits" in terminal.getvalue()
     assert "loss " in terminal.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_run_outlives_the_terminal_it_was_started_from(
+    tokens: Path, tmp_path: Path, terminal: bool
+) -> None:
+    class Gone(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    progress = Progress(quiet=False, every=0.0, stream=Gone())
+    result = run_of(token_job(tokens, steps=3), tmp_path / "run", progress=progress)
+    assert result.steps == 3
+
+
+def test_a_process_without_stderr_keeps_its_stdout_clean(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    progress = Progress(quiet=False)
+    progress.start(0, 3)
+    progress.say("a line")
+    assert capsys.readouterr().out == ""
 
 
 def test_losses_are_said_while_a_run_goes_on(

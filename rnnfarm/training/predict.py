@@ -65,7 +65,7 @@ def _read_text(opened: OpenRun, path: Path) -> Any:
             "read for it; use --split"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror}); mend the path") from None
     except UnicodeDecodeError as error:
@@ -82,9 +82,9 @@ def _read_values(opened: OpenRun, path: Path) -> Any:
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error}); mend the path") from None
     except (ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: not a NumPy .npy file ({error}); write it with numpy.save"
-        ) from None
+        raise DataError(  # NumPy takes any other file for a pickle, and says how to open that
+            f"{path}: not a NumPy .npy file of numbers, or a damaged one; write it with numpy.save"
+        ) from error
     if (
         not isinstance(array, np.ndarray)
         or array.ndim != 2

@@ -8,7 +8,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.place import Place
 from rnnfarm.errors import DataError, JobError, RunError
 from rnnfarm.job import Job, read_job
 from rnnfarm.nn.layer import Arrays
@@ -59,6 +60,11 @@ class OpenRun:
 def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> OpenRun:
     """Open a run's checkpoint: ``newest``, ``best``, or one by its name or step."""
     job = read_run_job(run, registry)
+    if job.data.build is None and not Place.of(job.data.path).exists():
+        raise DataError(
+            f"{job.data.path}: the dataset of {run} is not there any more; move it back, or write "
+            f"its new place into data.path of {run / 'job.toml'}"
+        )
     dataset = ensure_dataset(job, registry)
     model = make_model(job, dataset, registry)
     found = choose_checkpoint(run, checkpoint or "newest")
@@ -126,7 +132,8 @@ def write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunError(
             f"{path} could not be written ({error.strerror}); make room or permission there, and "
             "go on with --resume"
