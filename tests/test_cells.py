@@ -186,6 +186,7 @@ def test_a_state_returned_twice_is_refused() -> None:
         ("h", r"write a tuple of names, such as states = \('h',\)"),
         ((), "write a tuple of names"),
         (("h", "h"), "must differ from each other"),
+        (("s", "ſ"), "must differ from each other"),
         (("x",), "from 'x'"),
         (("h:1",), "'h:1' is no Python name"),
     ],

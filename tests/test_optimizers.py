@@ -248,6 +248,14 @@ class Taken(Optimizer):
         return param, m
 
 
+class Text(TooFew):
+    states = "mean"
+
+
+class Spaced(TooFew):
+    states = ("the mean",)
+
+
 class Learned(Optimizer):
     def step(self, param: Any, grad: Any, *, lr: Any, t: Any) -> Any:
         return param - parameter("rate") * grad
@@ -258,6 +266,8 @@ class Learned(Optimizer):
     [
         (TooFew(), "returns 1 values, not 2"),
         (Taken(), "must differ"),
+        (Text(), "states = 'mean'; write a tuple of names"),
+        (Spaced(), "'the mean' is no Python name"),
         (Learned(), "no learned parameters"),
     ],
 )

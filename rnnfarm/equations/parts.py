@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+from unicodedata import normalize
 
 from rnnfarm.equations.graph import Graph, Symbol, is_condition
 from rnnfarm.equations.language import Trace, _current, row_sum
@@ -130,7 +131,7 @@ def trace_cell(cell: Cell, inputs: int, hidden: int) -> CellTrace:
     """Run a cell's equations once, on symbols ``inputs`` and ``hidden`` wide."""
     trace = Trace(hidden)
     graph = trace.graph
-    _check_state_names(cell)
+    _check_state_names(cell, ("x",))
     x = graph.input("x", inputs)
     states = {name: graph.input(name, w) for name, w in cell.state_widths(hidden).items()}
     trace.given = {x: "x"} | {symbol: name for name, symbol in states.items()}
@@ -204,12 +205,8 @@ def trace_optimizer(optimizer: Optimizer) -> OptimizerTrace:
     """Run an optimizer's equations once."""
     trace = Trace(1)
     graph = trace.graph
+    _check_state_names(optimizer, ("param", "grad", "lr", "t"))
     names = ["param", "grad", *optimizer.states, "lr", "t"]
-    if len(set(names)) < len(names):
-        _fail(
-            optimizer,
-            f"its states {optimizer.states} must differ from each other and from {names[:2]}",
-        )
     inputs = {name: graph.input(name, 1) for name in names}
     given = [inputs[name] for name in names[:-2]]
     result = _run(trace, optimizer, lambda: optimizer.step(*given, lr=inputs["lr"], t=inputs["t"]))
@@ -236,15 +233,19 @@ def _is_width(width: object) -> bool:
     return isinstance(width, int) and width >= 1
 
 
-def _check_state_names(cell: Cell) -> None:
-    names = cell.states
-    if isinstance(names, str) or not names or not all(isinstance(n, str) for n in names):
-        _fail(cell, f"states = {names!r}; write a tuple of names, such as states = ('h',)")
-    if len(set(names)) < len(names) or "x" in names:
-        _fail(cell, f"states = {names!r}: the names must differ from each other and from 'x'")
+def _check_state_names(part: Cell | Optimizer, others: tuple[str, ...]) -> None:
+    """The names become names of the generated source, beside those of ``others``."""
+    names = part.states
+    few = isinstance(part, Cell) and not names
+    if few or isinstance(names, str) or not all(isinstance(n, str) for n in names):
+        _fail(part, f"states = {names!r}; write a tuple of names, such as states = ('h',)")
     bad = [name for name in names if not name.isidentifier()]
     if bad:
-        _fail(cell, f"states = {names!r}: {bad[0]!r} is no Python name")
+        _fail(part, f"states = {names!r}: {bad[0]!r} is no Python name")
+    # Names that Python takes for one and the same, such as 's' and the long 'ſ', are one.
+    if len({*(normalize("NFKC", n) for n in names), *others}) < len(names) + len(others):
+        known = ", ".join(map(repr, others))
+        _fail(part, f"states = {names!r}: the names must differ from each other and from {known}")
 
 
 def _check_signature(cell: Cell, x: Symbol, states: Mapping[str, Symbol]) -> None:
