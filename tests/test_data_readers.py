@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sysconfig
 from itertools import pairwise
 from pathlib import Path
@@ -155,6 +156,7 @@ def write_files(folder):
     (folder / "latin.txt").write_bytes(b"fine\nGr\xfc\xdfe\n")
     (folder / "cut.txt").write_bytes("fine\n€".encode()[:-1])
     (folder / "one.txt").write_text("one")
+    (folder / "packed.txt.gz").write_bytes(gzip.compress(b"one"))
     (folder / "folder").mkdir()
 
 
@@ -170,6 +172,7 @@ def write_files(folder):
         (Bytes, {"files": ["empt*"], "split": "file"}, JobError, "all files are empty"),
         (Bytes, {"files": ["one.txt"], "split": "file"}, JobError, "cannot be split by file"),
         (Characters, {"files": ["latin.txt"]}, DataError, "line 2: byte 0xfc is not UTF-8"),
+        (Characters, {"files": ["packed.txt.gz"]}, DataError, "is compressed; unpack it first"),
         (Words, {"files": ["cut.txt"]}, DataError, "line 2: byte 0xe2 is not UTF-8"),
     ],
 )
@@ -290,6 +293,9 @@ def test_each_file_is_a_sequence(tmp_path):
         ("x,y\n1,2\n3,\n", {}, DataError, "line 3: column 'y' has no value"),
         ("x,y\n1,2\n3,NaN\n", {}, DataError, "line 3: column 'y' is no finite number"),
         ("x,y\n1,2\n3,inf\n", {}, DataError, "line 3: column 'y' is no finite number"),
+        ("x,y\n1,\n3,4\n", {}, DataError, "line 2: column 'y' has no value"),
+        ("x,y\n1,inf\n", {}, DataError, "line 2: column 'y' is no finite number"),
+        ("x,x\n1,2\n", {}, DataError, "has 2 columns 'x'; rename all but one"),
         ("x,y\n1,2\n3\n", {}, DataError, "line 3: 1 cells where the first line names 2"),
         ('x,y\n"a\nb",2\n', {"values": ["y", "x"]}, DataError, "line 3: column 'x' is no"),
         ("x,g\n1,a\n2,\n", {"group": "g"}, DataError, "line 3: column 'g' has no value"),
@@ -307,6 +313,11 @@ def test_wrong_csv(tmp_path, text, settings, error, what):
         build(CSV(files=["t.csv"], **settings), tmp_path)
     sentence_of(raised.value)
     assert not list(tmp_path.glob("dataset*"))
+
+
+def test_columns_without_a_number_are_left_out(tmp_path):
+    (tmp_path / "t.csv").write_text("day,x,nothing\nmonday,1,\ntuesday,2,\n")
+    assert build(CSV(files=["t.csv"], valid=0), tmp_path).columns["values"].width == 1
 
 
 def test_wrong_parquet(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -33,7 +34,9 @@ class CSV(TableReader):
             with path.open(newline="", encoding="utf-8-sig") as file:
                 names = next(csv.reader(file, delimiter=self.delimiter), [])
         except UnicodeDecodeError:
-            raise DataError(f"{path}: is not UTF-8 text; convert it to UTF-8 (iconv)") from None
+            raise DataError(
+                f"{path}: is not UTF-8 text; unpack it (gunzip), or convert it to UTF-8 (iconv)"
+            ) from None
         if not names or all(_number(name) is not None for name in names):
             raise DataError(
                 f"{path}, line 1: the names of the columns belong here, not figures; add them"
@@ -41,10 +44,18 @@ class CSV(TableReader):
         return names
 
     def _numeric(self, path: Path) -> list[str]:
+        """The columns whose first value is a number: empty cells at the top say nothing."""
+        names = self._names(path)
+        firsts: dict[str, str] = {}
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = csv.reader(file, delimiter=self.delimiter)
-            names, first = next(rows, []), next(rows, [])
-        return [n for n, cell in zip(names, first, strict=False) if _number(cell) is not None]
+            for row in islice(rows, 1, HEAD):
+                for name, cell in zip(names, row, strict=False):
+                    if cell.strip() not in NO_VALUE:
+                        firsts.setdefault(name, cell)
+                if len(firsts) == len(names):
+                    break
+        return [name for name in names if name in firsts and _is_figure(firsts[name])]
 
     def _batches(self, path: Path, names: list[str], group: str | None) -> Iterator[pa.RecordBatch]:
         types = {name: pa.float32() for name in names}
@@ -95,15 +106,20 @@ class CSV(TableReader):
 
 
 LARGEST = float(np.finfo(np.float32).max)
+HEAD = 1000  # lines of a CSV file that are looked at for what its columns hold
 NO_VALUE = set(pacsv.ConvertOptions().null_values)
 
 
 def _number(cell: str) -> float | None:
+    return float(cell) if _is_figure(cell) and abs(float(cell)) <= LARGEST else None
+
+
+def _is_figure(cell: str) -> bool:
     try:
-        number = float(cell)
+        float(cell)
     except ValueError:
-        return None
-    return number if abs(number) <= LARGEST else None
+        return False
+    return True
 
 
 class Parquet(TableReader):

@@ -135,6 +135,10 @@ class TableReader(Reader):
                         f"{path}: has no column '{name}' (setting '{setting}');"
                         f" {suggestion(name, known)}"
                     )
+                if known.count(name) > 1:
+                    raise DataError(
+                        f"{path}: has {known.count(name)} columns '{name}'; rename all but one"
+                    )
 
     @abstractmethod
     def _names(self, path: Path) -> list[str]:

@@ -172,6 +172,9 @@ def text_blocks(path: Path) -> Iterator[str]:
 
 def _not_utf8(path: Path) -> DataError:
     with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            return DataError(f"{path}: is compressed; unpack it first (gunzip)")
+        file.seek(0)
         for number, line in enumerate(file, 1):
             try:
                 line.decode()
