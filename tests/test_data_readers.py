@@ -22,7 +22,7 @@ from rnnfarm.builtin.readers import (
     PythonSource,
     Words,
 )
-from rnnfarm.data import Column, build_dataset, build_from_settings, ensure_dataset
+from rnnfarm.data import Column, Reader, build_dataset, build_from_settings, ensure_dataset
 from rnnfarm.errors import DataError, JobError, PluginError
 from rnnfarm.job import read_job
 from rnnfarm.plugins import Registry
@@ -50,6 +50,27 @@ def texts(dataset, split):
 
 
 TEXT = "Grüße,\nWelt! 你好\n\nlast line"
+
+
+@pytest.mark.parametrize(
+    ("columns", "item", "sentence"),
+    [
+        ({}, None, r"Odd\.columns gives {}; give a rnnfarm\.data\.Column"),
+        ({"values": 3}, None, r"Odd\.columns gives {'values': 3}"),
+        ({"values": Column.values(1)}, 3, r"Odd\.sequences gives 3; yield \(split, {column: array"),
+    ],
+)
+def test_a_reader_that_gives_something_else_is_named(tmp_path, columns, item, sentence):
+    class Odd(Reader):
+        def columns(self):
+            return columns
+
+        def sequences(self):
+            yield item
+
+    with pytest.raises(PluginError, match=sentence):
+        build_dataset(Odd(), tmp_path / "dataset")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("reader", [Bytes, Characters])

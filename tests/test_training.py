@@ -38,7 +38,7 @@ import rnnfarm
 from rnnfarm import Recurrent, builtin
 from rnnfarm.builtin.callbacks import EarlyStopping
 from rnnfarm.data import Column, DatasetWriter, open_dataset
-from rnnfarm.errors import DataError, JobError, RunError
+from rnnfarm.errors import DataError, JobError, PluginError, RunError
 from rnnfarm.job import load_job
 from rnnfarm.report import Progress
 from rnnfarm.training.checkpoint import checkpoints, read_checkpoint
@@ -181,6 +181,15 @@ def test_a_folder_is_trained_in_once_at_a_time(
     assert len(second) == 1
     monkeypatch.undo()
     assert run_of(raw, tmp_path / "run", resume=True).steps == first.steps == 2
+
+
+def test_a_state_that_is_no_json_names_its_callback(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EarlyStopping, "state", lambda self: {"best": np.float32(1.5)})
+    raw = token_job(tokens, steps=3, evaluate_every=2, callbacks=[{"name": "early_stopping"}])
+    with pytest.raises(PluginError, match=r"EarlyStopping\.state gives .*float32.*plain numbers"):
+        rnnfarm.train(raw, out=tmp_path / "run")
 
 
 def test_callbacks_are_called_where_their_names_say(

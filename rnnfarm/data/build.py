@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnfarm.data.dataset import Dataset, open_dataset
+from rnnfarm.data.manifest import Column
 from rnnfarm.data.place import Place
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.writer import DatasetWriter, refuse_existing, remove_leftovers
@@ -14,7 +16,7 @@ from rnnfarm.errors import JobError, PluginError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rnnfarm.job_tables import Job
     from rnnfarm.plugins import Registry
@@ -41,12 +43,12 @@ def build_dataset(
         say(f"removed {leftover}, left behind by a build that was killed")
     say(f"building {path}")
     said = time.monotonic()
-    columns = reader.columns()
+    columns = _columns(reader)
     with DatasetWriter(
         path, columns, vocabularies=reader.vocabularies(), filesystem=filesystem
     ) as writer:
-        for item in reader.sequences():
-            writer.append(*Sequence(*item))
+        for sequence in _sequences(reader):
+            writer.append(*sequence)
             if time.monotonic() - said >= EVERY:
                 said = time.monotonic()
                 say(f"building {path}: {writer.steps:,} steps")
@@ -54,6 +56,27 @@ def build_dataset(
     sizes = ", ".join(f"{name} {split.steps:,}" for name, split in dataset.splits.items())
     say(f"built {path}: {sizes} steps")
     return dataset
+
+
+def _columns(reader: Reader) -> dict[str, Column]:
+    columns = reader.columns()
+    if not columns or not all(isinstance(column, Column) for column in columns.values()):
+        raise PluginError(
+            f"{type(reader).__name__}.columns gives {columns!r}; give a rnnfarm.data.Column "
+            "for the name of each column"
+        )
+    return columns
+
+
+def _sequences(reader: Reader) -> Iterator[Sequence]:
+    for item in reader.sequences():
+        try:
+            yield Sequence(*item)
+        except TypeError:
+            raise PluginError(
+                f"{type(reader).__name__}.sequences gives {reprlib.repr(item)}; yield "
+                "(split, {column: array}) for each sequence"
+            ) from None
 
 
 def build_from_settings(

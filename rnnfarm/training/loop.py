@@ -6,6 +6,7 @@ It is ``window → forward → loss → backward`` on every lane (``tbptt.py``),
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.data.window import Windows
-from rnnfarm.errors import RunError
+from rnnfarm.errors import PluginError, RunError
 from rnnfarm.job_tables import ClipTable, Job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.callback import Callback
@@ -135,9 +136,9 @@ class Trainer:
             "seed": self.job.training.seed,
             "train_loss": self.train_loss,
             "valid_loss": self.valid_loss,
-            "schedule": self.schedule.state(),
+            "schedule": _kept(self.schedule),
             "callbacks": [
-                {"state": callback.state(), "stop": callback.stop} for callback in self.callbacks
+                {"state": _kept(callback), "stop": callback.stop} for callback in self.callbacks
             ],
             "plugins": registry.versions(),
             "kernels": self.model.network.kernels,
@@ -199,6 +200,19 @@ class Trainer:
             f"lower training.optimizer.lr (now {lr:g}), set or lower training.clip, or look for "
             "extreme values in the data"
         )
+
+
+def _kept(part: Schedule | Callback) -> Any:
+    """What a checkpoint keeps of a part, which may be a plugin's."""
+    state = part.state()
+    try:
+        json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"{type(part).__name__}.state gives {state!r} ({error}); give what JSON has: plain "
+            "numbers, texts, lists and tables"
+        ) from error
+    return state
 
 
 def global_norm(gradient: Array) -> float:
