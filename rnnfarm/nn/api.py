@@ -193,9 +193,7 @@ class Recurrent:
         for name, parameter in self.plan.parameters.items():
             found = np.shape(params[name]) if name in params else "no shape, being absent"
             if found != parameter.shape:
-                raise JobError(
-                    f"the parameter {name!r} has {found}; it must be {parameter.shape}"
-                )
+                raise JobError(f"the parameter {name!r} has {found}; it must be {parameter.shape}")
         return {f"layer.{name}": params[name] for name in self.plan.parameters}
 
 
