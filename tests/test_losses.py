@@ -324,7 +324,7 @@ class NoStep(Loss):
         (BadIgnored(), "comparison such as"),
         (BadSplit(), "6 wide"),
         (BadPick(), "units 0 to 5"),
-        (NoStep(), "no step"),
+        (NoStep(), r"no equations; write def step\(self, output, target\)"),
     ],
 )
 def test_mistakes_in_a_loss(loss: Loss, match: str) -> None:

@@ -264,6 +264,7 @@ class Learned(Optimizer):
 @pytest.mark.parametrize(
     ("optimizer", "match"),
     [
+        (Optimizer(), r"no equations; write def step\(self, param, grad, \*, lr, t\)"),
         (TooFew(), "returns 1 values, not 2"),
         (Taken(), "must differ"),
         (Text(), "states = 'mean'; write a tuple of names"),

@@ -85,7 +85,7 @@ class Loss(Part):
         return width
 
     def step(self, *symbols: Any, **named: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} has no step")
+        raise CellError("it has no equations; write def step(self, output, target)")
 
     def ignored(self, target: Symbol) -> Symbol | None:
         """A comparison that is true for a target that does not count, or None."""
@@ -109,7 +109,8 @@ class Optimizer(Part):
     weight_decay: float = 0.0
 
     def step(self, *symbols: Any, **named: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} has no step")
+        wanted = ", ".join(["self", "param", "grad", *self.states, "*", "lr", "t"])
+        raise CellError(f"it has no equations; write def step({wanted})")
 
 
 @dataclass(frozen=True)
