@@ -89,10 +89,7 @@ def build_from_settings(
 ) -> Dataset:
     """Build a dataset with the reader of that name; paths in its settings are relative to `base`,
     by default the working directory."""
-    kind = registry.get("readers", reader_name)
-    if not (isinstance(kind, type) and issubclass(kind, Reader)):
-        raise PluginError(f"reader '{reader_name}' is no subclass of rnnfarm.data.Reader")
-    reader = kind(**settings)
+    reader: Reader = registry.get("readers", reader_name)(**settings)
     if base is not None:
         reader.base = base
     return build_dataset(reader, path, progress=progress)
