@@ -365,3 +365,11 @@ def test_the_gradient_of_cross_entropy_needs_no_wide_scratch() -> None:
     """At 10,000 classes what is not worked on in place costs most of the time."""
     program: RowProgram = function(CrossEntropy(), width=100)._gradient
     assert {width for width, _ in program._buffers} == {1}
+
+
+def test_a_kind_of_target_that_there_is_not() -> None:
+    class Odd(MeanSquaredError):
+        target_kind = "class"  # type: ignore[assignment]
+
+    with pytest.raises(CellError, match="target_kind = 'class'; write 'classes' or 'values'"):
+        LossFunction(Odd(), 3, 3)

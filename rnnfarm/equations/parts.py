@@ -181,6 +181,8 @@ def trace_loss(loss: Loss, outputs: int, targets: int) -> LossTrace:
     """Run a loss's equations once, for ``outputs`` outputs and ``targets`` target values."""
     trace = Trace(outputs)
     graph = trace.graph
+    if loss.target_kind not in ("classes", "values"):
+        _fail(loss, f"target_kind = {loss.target_kind!r}; write 'classes' or 'values'")
     output = graph.input("output", outputs)
     target = graph.input("target", 1 if loss.target_kind == "classes" else targets)
     rows = _run(trace, loss, lambda: loss.step(output, target))
