@@ -39,6 +39,11 @@ def test_text_outside_the_vocabulary():
     assert Vocabulary("character", ["<unk>", "a"]).encode("az你").tolist() == [1, 0, 0]
 
 
+def test_words_in_lower_case_are_found_however_they_are_written():
+    assert Vocabulary("word", ["<unk>", "dog"]).encode("Dog DOG").tolist() == [1, 1]
+    assert Vocabulary("word", ["<unk>", "dog", "Cat"]).encode("Dog Cat").tolist() == [0, 2]
+
+
 def test_bytes_that_are_no_text():
     assert Vocabulary("byte").decode([0x61, 0xFF]) == "a\ufffd"
     assert Vocabulary("byte").size == 256

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -501,6 +502,27 @@ def test_where_nothing_can_be_written_is_a_sentence(
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(RunError, match=r"job\.toml could not be written \(Read-only file system\)"):
         write_whole(tmp_path / "job.toml", "")
+
+
+def test_a_dataset_that_is_another_one_than_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = token_job(build_text(tmp_path), steps=2)
+    run_of(raw, tmp_path / "run")
+    shutil.rmtree(tmp_path / "data")
+    build_text(tmp_path, repeat=50)
+    more = raw | {"training": raw["training"] | {"steps": 4}}
+    run_of(more, tmp_path / "run", resume=True)
+    assert "is not the dataset that" in caplog.text
+    manifest = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    manifest["vocabularies"]["tokens"]["entries"].reverse()
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(manifest))
+    for use in (
+        lambda: open_run(tmp_path / "run", REGISTRY),
+        lambda: run_of(more, tmp_path / "run", resume=True),
+    ):
+        with pytest.raises(DataError, match="its vocabulary is not the one"):
+            use()
 
 
 def test_a_dataset_that_was_moved_away(tmp_path: Path) -> None:

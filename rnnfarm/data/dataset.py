@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +91,22 @@ class Dataset:
             "bytes": sum(split["bytes"] for split in splits.values()),
         }
 
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes by which a run knows its data again: what ids mean, and what it learns from."""
+        vocabularies = {k: [v.unit, v.entries] for k, v in self.manifest.vocabularies.items()}
+        train = self.splits.get("train")
+        shards = [shard.sha256 for shard in train.shards] if train else []
+        return {"vocabularies": _hash(vocabularies), "train": _hash(shards)}
+
     def verify(self) -> list[str]:
         """One sentence for every damaged shard; reads the whole dataset."""
         shards = [shard for split in self.splits.values() for shard in split.shards]
         problems = [verify_shard(self.place, shard, self.columns) for shard in shards]
         return [problem for problem in problems if problem is not None]
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def open_dataset(path: str | os.PathLike[str], *, filesystem: Any = None) -> Dataset:

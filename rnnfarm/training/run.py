@@ -68,6 +68,7 @@ def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> Op
     dataset = ensure_dataset(job, registry)
     model = make_model(job, dataset, registry)
     found = choose_checkpoint(run, checkpoint or "newest")
+    check_same_vocabulary(found, dataset)
     arena = np.zeros(model.network.layout.size, job.training.dtype)
     parameters = model.network.layout.views(arena)
     restore_arrays(found, "parameters", parameters)
@@ -152,6 +153,27 @@ def check_same_job(run: Path, old: Job, new: Job) -> None:
     ]
     if changed:
         raise JobError(changed)
+
+
+def check_same_vocabulary(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """DataError where ids of a dataset mean something else than a model has learned."""
+    now = dataset.fingerprint()
+    if checkpoint.facts.get("data", now)["vocabularies"] != now["vocabularies"]:
+        raise DataError(
+            f"{dataset.path}: its vocabulary is not the one that {checkpoint.path} was trained "
+            "with; bring that dataset back, or train anew with another --out"
+        )
+
+
+def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Warn where a resumed run goes on with other data; DataError for another vocabulary."""
+    check_same_vocabulary(checkpoint, dataset)
+    now = dataset.fingerprint()
+    if checkpoint.facts.get("data", now)["train"] != now["train"]:
+        log.warning(
+            "%s is not the dataset that %s was trained on; the run goes on, with another result "
+            "than either dataset alone gives", dataset.path, checkpoint.path,
+        )  # fmt: skip
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,6 +28,7 @@ from rnnfarm.training.checkpoint import newest_checkpoint, prune, sweep, write_c
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.run import (
     alone_in,
+    check_same_data,
     check_same_job,
     parameters_sha256,
     read_run_job,
@@ -86,9 +87,10 @@ def train(
             write_run_job(out, job)
             checkpoint = newest_checkpoint(out / "checkpoints") if resume else None
             if checkpoint is not None:
+                check_same_data(checkpoint, dataset)
                 trainer.restore(checkpoint)
                 progress.say(f"resuming {out} at step {trainer.step}")
-            run = _Run(trainer, registry, out, valid, progress)
+            run = _Run(trainer, registry, out, valid, progress, dataset.fingerprint())
             try:
                 return run.loop()
             except MemoryError as error:
@@ -139,7 +141,9 @@ class _Run:
         out: Path,
         valid: Windows | None,
         progress: Progress,
+        data: dict[str, str],
     ) -> None:
+        self.data = data
         self.trainer = trainer
         self.registry = registry
         self.out = out
@@ -221,7 +225,10 @@ class _Run:
         trainer = self.trainer
         self.metrics.flush()  # what led to a checkpoint is not lost where the checkpoint is not
         path = write_checkpoint(
-            folder, trainer.step, trainer.arrays(), trainer.facts(self.registry)
+            folder,
+            trainer.step,
+            trainer.arrays(),
+            trainer.facts(self.registry) | {"data": self.data},
         )
         prune(folder, self.training.keep)
         for callback in trainer.callbacks:
