@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -623,3 +624,23 @@ def test_a_kernel_that_cannot_be_made_harms_no_other(
     first, second = (record.getMessage() for record in caplog.records)
     assert first == "kernel 'gone' does not load"
     assert second.startswith("the kernel 'half' cannot be made: TypeError: Can't instantiate")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"initial": "zeros"}, "initial = 'zeros'; did you mean 'zero'?"),
+        ({"zoneout": 1.5}, "probabilities from 0 to below 1, not 1.5"),
+        ({"zoneout": {"h": -0.1}}, "probabilities from 0 to below 1, not -0.1"),
+        ({"recurrent_dropout": 1.0}, "probabilities from 0 to below 1, not 1.0"),
+    ],
+)
+def test_an_odd_recurrence_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(JobError, match=re.escape(sentence)):
+        Recurrent("lstm", 3, 4, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_an_odd_seed_is_refused(seed: int) -> None:
+    with pytest.raises(JobError, match=f"seed = {seed}: a seed is a whole number"):
+        Recurrent("lstm", 3, 4).init(seed)

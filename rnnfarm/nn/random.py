@@ -10,6 +10,8 @@ import zlib
 
 import numpy as np
 
+from rnnfarm.errors import JobError
+
 #: What a draw is for.
 DROPOUT, ZONEOUT, RECURRENT_DROPOUT, INITIAL_STATE, INITIALIZE, SAMPLE = range(6)
 
@@ -17,7 +19,9 @@ DROPOUT, ZONEOUT, RECURRENT_DROPOUT, INITIAL_STATE, INITIALIZE, SAMPLE = range(6
 def generator(
     seed: int, purpose: int, step: int = 0, lane: int = 0, layer: str = ""
 ) -> np.random.Generator:
-    """The generator of this ``(seed, purpose, step, lane, layer)``."""
+    """The generator of this ``(seed, purpose, step, lane, layer)``; JobError for an odd seed."""
+    if not 0 <= seed < 1 << 63:
+        raise JobError(f"seed = {seed}: a seed is a whole number from 0 to below 2**63")
     # The lowest counter word counts the draws; the layer's name takes one, as its checksum.
     counter = [0, zlib.crc32(layer.encode()), lane, step]
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=counter))

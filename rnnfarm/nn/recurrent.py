@@ -13,11 +13,13 @@ from rnnfarm.equations.graph import Parameter
 from rnnfarm.equations.instrument import PlanOptions
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import make_plan
-from rnnfarm.errors import JobError
+from rnnfarm.errors import JobError, suggestion
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.interface import WindowKernel
 from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
 from rnnfarm.nn.random import INITIAL_STATE, RECURRENT_DROPOUT, ZONEOUT
+
+INITIAL = ("zero", "random", "learned")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Recurrence:
     recurrent_dropout: float = 0.0
 
     def options(self, cell: Cell) -> PlanOptions:
-        """These as a plan's options; JobError for a state that the cell has not."""
+        """These as a plan's options; JobError for what none of them can be."""
+        if self.initial not in INITIAL:
+            raise JobError(f"initial = {self.initial!r}; {suggestion(self.initial, INITIAL)}")
         zoneout = self.zoneout
         if not isinstance(zoneout, Mapping):
             zoneout = dict.fromkeys(cell.states, zoneout)
@@ -45,6 +49,11 @@ class Recurrence:
                 f"zoneout names the states {sorted(unknown)}, and {type(cell).__name__} has "
                 f"{list(cell.states)}"
             )
+        for p in (self.recurrent_dropout, *zoneout.values()):
+            if not 0.0 <= p < 1.0:
+                raise JobError(
+                    f"zoneout and recurrent_dropout are probabilities from 0 to below 1, not {p}"
+                )
         return PlanOptions(
             initial=self.initial,
             zoneout=tuple((name, p) for name, p in zoneout.items() if p),
