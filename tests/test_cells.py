@@ -276,3 +276,15 @@ def test_plans_have_the_stages_that_they_need(cell: Cell, stages: int) -> None:
     in_loop = [s for stage in plan.stages for s in stage.products]
     assert sum(s.op == "matmul" for s in plan.prologue) == 1
     assert all(s.args[0] is not plan.inputs["x"] for s in in_loop)
+
+
+def test_equations_may_be_deep_and_use_values_again_and_again() -> None:
+    """What is looked for must be looked at once: here there are 2 ** 1500 ways to the input."""
+
+    def deep(x, h):
+        v = affine(x, h)
+        for _ in range(1500):
+            v = where(v > 0, v * 0.5, h + v) + v
+        return tanh(v)
+
+    assert len(make_plan(mine(deep), 3, 4).saved) == 1500  # the conditions

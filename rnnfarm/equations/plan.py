@@ -234,17 +234,14 @@ def _saved(
     frontier = {arg for user in users for arg in user.args if arg in forward}
     frontier |= {vector for _, vector, _ in found.weights}
     step = {s for stage in plan.stages for s in (*stage.products, *stage.elementwise)}
-    stored = set(plan.new.values())
+    at_hand = set(plan.new.values())
     saved: set[Symbol] = set()
-
-    def at_hand(symbol: Symbol) -> bool:
-        if symbol not in step or symbol in stored or symbol in saved:
-            return True
-        return symbol.op in CHEAP and all(at_hand(arg) for arg in symbol.args)
-
-    for symbol in ordered(frontier - arriving):
-        if not at_hand(symbol):
+    for symbol in ordered(step - at_hand):  # arguments first: no equations are too deep or shared
+        if symbol.op in CHEAP and all(arg in at_hand or arg not in step for arg in symbol.args):
+            at_hand.add(symbol)
+        elif symbol in frontier and symbol not in arriving:
             saved.add(symbol)
+            at_hand.add(symbol)
     return ordered(saved)
 
 
