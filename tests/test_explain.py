@@ -13,6 +13,7 @@ from kernel_tools import VARIANTS, Case, make_case
 from random_cells import Recipe, cell_of, recipes
 from test_gradients import CELLS, ODD_CELLS
 
+from rnnfarm import affine, tanh
 from rnnfarm.builtin import cells
 from rnnfarm.equations.explain import Explanation, explain
 from rnnfarm.equations.parts import Cell
@@ -203,3 +204,15 @@ def test_a_mistake_in_a_cell_is_still_its_own() -> None:
     with pytest.raises(CellError, match="Wrong: the widths do not fit"):
         explain(Wrong(), 2, 3)
     assert sys.getprofile() is None
+
+
+def test_deep_equations_are_written_in_pieces() -> None:
+    class Deep(Cell):
+        def step(self, x, h):
+            v = affine(x, h)
+            for _ in range(1000):
+                v = tanh(v + 0.1 * h)
+            return v
+
+    lines = explain(Deep()).text().splitlines()
+    assert max(map(len, lines)) < 1000

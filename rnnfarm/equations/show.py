@@ -12,6 +12,8 @@ _INFIX = {
 }  # fmt: skip
 #: How tightly a text binds: a comparison, a sum, a product, a sign or matrix product, a name.
 _SIGN, _NAME = 3, 4
+#: How many operations are written into one another before a name is given.
+_DEEPEST = 30
 
 
 class Printer:
@@ -56,16 +58,21 @@ class Printer:
         return found
 
     def repeated(self, roots: Iterable[Symbol]) -> list[Symbol]:
-        """Symbols without a name that are used more than once and too long to write twice."""
+        """Symbols without a name that are used more than once and too long to write twice.
+
+        Those in which too much is nested are among them.
+        """
         uses: dict[Symbol, int] = {}
         for symbol in self.reached(roots):
             for arg in set(self.parts(symbol)):
                 uses[arg] = uses.get(arg, 0) + 1
-        return [
-            symbol
-            for symbol in ordered(uses)
-            if uses[symbol] > 1 and symbol not in self.names and not self.is_short(symbol)
-        ]
+        found, depth = [], dict.fromkeys(self.names, 0)
+        for symbol in ordered(uses.keys() - self.names.keys()):
+            depth[symbol] = 1 + max((depth.get(part, 0) for part in self.parts(symbol)), default=0)
+            if (uses[symbol] > 1 and not self.is_short(symbol)) or depth[symbol] > _DEEPEST:
+                found.append(symbol)
+                depth[symbol] = 0
+        return found
 
     def is_short(self, symbol: Symbol) -> bool:
         """A leaf, or one function of a name or leaf."""
