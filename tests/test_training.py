@@ -41,6 +41,7 @@ from rnnfarm.builtin.callbacks import EarlyStopping
 from rnnfarm.data import Column, DatasetWriter, open_dataset
 from rnnfarm.errors import DataError, JobError, PluginError, RunError
 from rnnfarm.job import load_job
+from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
 from rnnfarm.training.checkpoint import checkpoints, read_checkpoint
 from rnnfarm.training.evaluate import evaluate_run
@@ -334,6 +335,33 @@ def test_early_stopping_ends_a_run_and_its_resumption(tokens: Path, tmp_path: Pa
     other = run_of(raw, tmp_path / "other")
     assert other.parameters_sha256 == result.parameters_sha256
     assert run_of(raw, tmp_path / "other", resume=True).steps == 9
+
+
+def test_a_checkpoint_is_told_of_once_where_a_run_stops_at_its_step(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(EarlyStopping, "on_checkpoint", lambda self, path: told.append(path.name))
+    callback = {"name": "early_stopping", "patience": 1, "min_delta": 100.0}
+    raw = token_job(tokens, steps=50, evaluate_every=2, checkpoint_every=2, callbacks=[callback])
+    assert run_of(raw, tmp_path / "run").steps == 4
+    assert told == ["step-00000002", "step-00000004"]
+
+
+def test_resuming_with_other_plugins_is_said(
+    tokens: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    raw = token_job(tokens, steps=2)
+    run_of(raw, tmp_path / "run")
+    run_of(raw, tmp_path / "run", resume=True)
+    assert not caplog.records
+    monkeypatch.setattr(Registry, "versions", lambda self: {"rnnfarm": "9.9", "other": "1"})
+    run_of(raw, tmp_path / "run", resume=True)
+    (record,) = caplog.records
+    assert "other was absent and is 1, rnnfarm was 0.1.0 and is 9.9" in record.getMessage()
 
 
 # -- evaluation ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import signal
 import time
@@ -24,7 +25,13 @@ from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress
 from rnnfarm.training.callback import Callback, RunInfo
-from rnnfarm.training.checkpoint import newest_checkpoint, prune, sweep, write_checkpoint
+from rnnfarm.training.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    prune,
+    sweep,
+    write_checkpoint,
+)
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.run import (
     alone_in,
@@ -37,6 +44,8 @@ from rnnfarm.training.run import (
 )
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import make_model, make_windows
+
+log = logging.getLogger("rnnfarm")
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ def train(
             if checkpoint is not None:
                 check_same_data(checkpoint, dataset)
                 trainer.restore(checkpoint)
+                _warn_of_versions(checkpoint, registry)
                 progress.say(f"resuming {out} at step {trainer.step}")
             run = _Run(trainer, registry, out, valid, progress, dataset.fingerprint())
             try:
@@ -100,6 +110,18 @@ def train(
                 ) from error
             finally:
                 run.close()
+
+
+def _warn_of_versions(checkpoint: Checkpoint, registry: Registry) -> None:
+    """Say which plugins are not those that the checkpoint was computed with."""
+    old, new = checkpoint.facts["plugins"], registry.versions()
+    changed = [
+        f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        log.warning("since the checkpoint, %s; the results may differ", ", ".join(changed))
 
 
 def _check_evaluated(trainer: Trainer, valid: Windows | None) -> None:
@@ -153,6 +175,8 @@ class _Run:
         self.metrics = MetricsLog(out / "metrics.jsonl")
         self.elements = 0
         self.seconds = 0.0
+        #: The step of the last checkpoint that was written.
+        self.saved = -1
 
     def loop(self) -> Result:
         trainer, steps = self.trainer, self.training.steps
@@ -167,7 +191,8 @@ class _Run:
                 self._log(entry, time.perf_counter() - started)
                 self._every_so_often()
                 if interrupted:
-                    self._checkpoint()
+                    if self.saved != trainer.step:
+                        self._checkpoint()
                     raise Interrupted(
                         f"interrupted after step {trainer.step}; its checkpoint is written, go on "
                         f"with --resume --out {self.out}"
@@ -207,7 +232,8 @@ class _Run:
             self.metrics.write({"step": step, "gradient_flow": self.trainer.gradient_flow})
         if due(training.evaluate_every) or step == training.steps:
             self._evaluate()
-        if due(training.checkpoint_every) or step == training.steps:
+        ends = step == training.steps or self.trainer.stop is not None
+        if due(training.checkpoint_every) or ends:
             self._checkpoint()
 
     def _evaluate(self) -> None:
@@ -230,6 +256,7 @@ class _Run:
             trainer.arrays(),
             trainer.facts(self.registry) | {"data": self.data},
         )
+        self.saved = trainer.step
         prune(folder, self.training.keep)
         for callback in trainer.callbacks:
             callback.on_checkpoint(path)
@@ -238,7 +265,6 @@ class _Run:
         trainer = self.trainer
         if trainer.stop is not None:
             self.progress.say(f"stopped after step {trainer.step}: {trainer.stop}")
-            self._checkpoint()
         result = Result(
             run=str(self.out),
             steps=trainer.step,
