@@ -88,7 +88,7 @@ MISTAKES = {
     "affine twice": (lambda x, h: affine(h, h), "'W.h' is declared twice.*variable"),
     "units": (lambda x, h: affine(x, units=0), "units must be a whole number above 0"),
     "bias for no gate": (lambda x, h: affine(x, gates="ab", bias={"z": 1})[0], "'z'.*none of its"),
-    "bias": (lambda x, h: affine(x, bias="yes"), "a number per gate"),
+    "bias": (lambda x, h: affine(x, bias=[1]), "a number or an initialiser"),
     "init for no vector": (lambda x, h: affine(x, init={"q": "zeros"}), "'q'.*none of its vectors"),
     "weights' names": (lambda x, h: affine(x, name="A") + affine(x, name="A"), "'A.x'.*twice"),
     "parameters' names": (lambda x, h: parameter("u") * parameter("u"), "'u'.*twice.*own name"),

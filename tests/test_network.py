@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from training_tools import make_network, make_pass, numpy_choice
 
-from rnnfarm import Recurrent
+from rnnfarm import Cell, Recurrent, affine, sigmoid, tanh
 from rnnfarm.builtin import cells, losses
-from rnnfarm.equations.graph import Parameter
+from rnnfarm.equations.graph import Parameter, Symbol
 from rnnfarm.errors import CellError, DataError, DeviceError, JobError, PluginError
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.interface import Kernel
@@ -202,6 +202,22 @@ def test_other_initialisers() -> None:
     assert np.std(values("he_normal", 50, 200)) == pytest.approx(np.sqrt(2 / 50), rel=0.03)
     assert np.std(values("normal:3", 100, 100)) == pytest.approx(3, rel=0.03)
     assert 0.098 < np.abs(values("uniform:0.1", 1000)).max() <= 0.1
+    assert np.array_equal(values("linspace:3:6", 4), [3, 4, 5, 6])
+    chrono = np.exp(values("chrono:100", 5000))  # uniform in [1, 99]
+    assert chrono.min() >= 1
+    assert chrono.max() <= 99
+    assert chrono.mean() == pytest.approx(50, rel=0.03)
+
+
+def test_a_bias_may_start_gate_by_gate() -> None:
+    class Spread(Cell):
+        def step(self, x: Symbol, h: Symbol) -> Symbol:
+            f, g = affine(x, h, gates="fg", bias={"f": "linspace:3:6", "g": -1})
+            return sigmoid(f) * h + affine(x, bias="ones") * tanh(g)
+
+    start = Recurrent(Spread(), 2, 4, dtype="float64").init(0)
+    assert start["W.bias"].tolist() == [3, 4, 5, 6, -1, -1, -1, -1]
+    assert start["W2.bias"].tolist() == [1, 1, 1, 1]
 
 
 def test_gates_are_initialised_one_by_one() -> None:
@@ -236,7 +252,9 @@ def test_cells_start_as_the_field_has_them() -> None:
     ("init", "shape", "sentence"),
     [
         ("orthogonl", (3, 3), "did you mean 'orthogonal'?"),
-        ("normal:wide", (3, 3), "needs a number after ':'"),
+        ("normal:wide", (3, 3), "'normal:wide' is written normal:NUMBER"),
+        ("linspace:3", (3,), "'linspace:3' is written linspace:NUMBER:NUMBER"),
+        ("zeros:1", (3,), "'zeros:1' is written zeros"),
         ("orthogonal", (3,), "is for matrices"),
         ("identity", (3,), "is for matrices"),
     ],

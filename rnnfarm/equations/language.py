@@ -71,7 +71,7 @@ def affine(
     *vectors: Symbol,
     gates: str | Sequence[str] | None = None,
     units: int | None = None,
-    bias: bool | float | Mapping[str, float] = True,
+    bias: bool | float | str | Mapping[str, float | str] = True,
     init: str | Mapping[str, str] | None = None,
     name: str | None = None,
 ) -> Any:
@@ -82,11 +82,11 @@ def affine(
         gates: one name per gate, as a string of letters or a sequence of words; the map then gives
             that many symbols of ``units`` each, in that order.
         units: the width of (each gate of) the result; the cell's hidden width by default.
-        bias: whether there is a bias; a number, or a number per gate, is its initial value
-            (``bias={"f": 1.0}``), 0 otherwise.
+        bias: whether there is a bias; a number or an initialiser, or one per gate, says how it
+            starts (``bias={"f": 1.0}``, ``bias={"f": "linspace:3:6"}``), with 0 otherwise.
         init: initialiser of the recurrent weights, or a mapping from a vector's name to one:
             ``orthogonal`` (the default for recurrent ones), ``glorot_uniform`` (the default for all
-            others), ``identity``, ``normal:STD``, ``uniform:LIMIT``, ``zeros``, …
+            others), or another of those that ``rnnfarm.nn.initialize`` lists.
         name: names the weights (``NAME.x``, ``NAME.h``, ``NAME.bias``); ``W``, ``W2``, … if absent.
 
     Returns:
@@ -110,34 +110,28 @@ def affine(
     trace.affine_count += 1
     prefix = name or ("W" if trace.affine_count == 1 else f"W{trace.affine_count}")
 
-    def weight(position: int, vector: Symbol) -> Symbol:
+    def product(label: str, vector: Symbol) -> Symbol:
         if all(s.op != "input" for s in ancestors([vector])):
             raise CellError(
                 "affine() of something that depends on no input and no state is only a learned "
                 "vector; write parameter(name)"
             )
-        label = labels[position]
-        if isinstance(init, Mapping):
-            chosen = init.get(label)
-        else:
-            chosen = init if trace.is_recurrent(vector) else None
-        if chosen is None:
-            chosen = "orthogonal" if trace.is_recurrent(vector) else "glorot_uniform"
+        chosen = _weight_init(init, label, trace.is_recurrent(vector))
         shape = (vector.width, width * len(names))
         parameter = Parameter(f"{prefix}.{label}", shape, (chosen,) * len(names), decay=True)
         return graph.matmul(vector, (trace.declare(parameter),))
 
-    products = [weight(i, v) for i, v in enumerate(vectors)]
+    products = [product(label, vector) for label, vector in zip(labels, vectors, strict=True)]
     # What depends on x alone comes first, so that its sum is hoisted out of the time loop.
     products.sort(key=trace.is_recurrent)
     if bias is not False:
-        initial = tuple(_constant(_bias_value(bias, gate)) for gate in names)
+        initial = tuple(_bias_init(bias, gate) for gate in names)
         vector = Parameter(f"{prefix}.bias", (width * len(names),), initial, decay=False)
         first_recurrent = sum(not trace.is_recurrent(p) for p in products)
         products.insert(first_recurrent, graph.vector(trace.declare(vector)))
     total = products[0]
-    for product in products[1:]:
-        total = total + product
+    for term in products[1:]:
+        total = total + term
     parts = tuple(graph.slice(total, k * width, (k + 1) * width) for k in range(len(names)))
     if len(names) == 1:
         return parts[0]
@@ -146,11 +140,24 @@ def affine(
     return parts
 
 
-def _bias_value(bias: bool | float | Mapping[str, float], gate: str) -> float:
+def _weight_init(init: str | Mapping[str, str] | None, label: str, recurrent: bool) -> str:
+    """The initialiser of the weights of the vector ``label``."""
+    default = "orthogonal" if recurrent else "glorot_uniform"
+    if isinstance(init, Mapping):
+        return init.get(label, default)
+    return init if init is not None and recurrent else default
+
+
+def _bias_init(bias: bool | float | str | Mapping[str, float | str], gate: str) -> str:
+    """The initialiser of a gate's bias."""
     value = bias.get(gate, 0.0) if isinstance(bias, Mapping) else bias
+    if isinstance(value, str):
+        return value
     if not isinstance(value, (int, float)):
-        raise CellError(f"affine(bias={bias!r}): write True, False, a number, or a number per gate")
-    return 0.0 if value is True else float(value)
+        raise CellError(
+            f"affine(bias={bias!r}): write True, False, a number or an initialiser, or one per gate"
+        )
+    return _constant(0.0 if value is True else float(value))
 
 
 def _constant(value: float) -> str:

@@ -1,17 +1,20 @@
 """Initial values of parameters.
 
-An initialiser is a text, ``NAME`` or ``NAME:NUMBER``:
+An initialiser is a text, ``NAME`` or ``NAME:NUMBER``; without its numbers one takes 1 for each:
 
-================== =============================================================================
-``zeros ones``     constants
-``constant:V``     every element V
-``uniform:L``      uniform in [-L, L]
-``normal:S``       normal with standard deviation S
-``glorot_uniform`` uniform, limit sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010)
-``he_normal``      normal, standard deviation sqrt(2 / inputs) (He et al. 2015)
-``orthogonal``     a random orthogonal matrix (Saxe et al. 2014)
-``identity``       ones on the diagonal (Le et al. 2015)
-================== =============================================================================
+===================== ==========================================================================
+``zeros ones``        constants
+``constant:V``        every element V
+``linspace:LOW:HIGH`` from LOW at the first unit to HIGH at the last
+``uniform:L``         uniform in [-L, L]
+``normal:S``          normal with standard deviation S
+``chrono:T``          log of uniform in [1, T - 1]: a forget bias for memories of up to T steps
+                      (Tallec and Ollivier 2018)
+``glorot_uniform``    uniform, limit sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010)
+``he_normal``         normal, standard deviation sqrt(2 / inputs) (He et al. 2015)
+``orthogonal:GAIN``   GAIN times a random orthogonal matrix (Saxe et al. 2014)
+``identity:GAIN``     GAIN on the diagonal (Le et al. 2015)
+===================== ==========================================================================
 
 A matrix made of gates is initialised gate by gate, so that the widths count as one gate's.
 """
@@ -44,29 +47,31 @@ def initial_values(parameter: Parameter, name: str, seed: int) -> Values:
 
 
 def _draw(init: str, shape: tuple[int, ...], random: np.random.Generator, parameter: str) -> Values:
-    name, _, number = init.partition(":")
+    name, *texts = init.split(":")
     if name not in _INITIALIZERS:
         raise CellError(
             f"parameter {parameter!r}: there is no initialiser {init!r}; "
             + suggestion(name, _INITIALIZERS)
         )
+    draw, wanted = _INITIALIZERS[name]
     try:
-        value = float(number) if number else 1.0
+        numbers = [float(text) for text in texts] or [1.0] * wanted
     except ValueError:
-        raise CellError(
-            f"parameter {parameter!r}: the initialiser {init!r} needs a number after ':'"
-        ) from None
+        numbers = []
+    if len(numbers) != wanted:
+        form = ":".join([name, *["NUMBER"] * wanted])
+        raise CellError(f"parameter {parameter!r}: the initialiser {init!r} is written {form}")
     if name in ("orthogonal", "identity") and len(shape) != 2:
         raise CellError(f"parameter {parameter!r}: {init!r} is for matrices; it is a vector")
-    return _INITIALIZERS[name](shape, value, random)
+    return draw(shape, random, *numbers)
 
 
-def _glorot(shape: tuple[int, ...], _: float, random: np.random.Generator) -> Values:
+def _glorot(shape: tuple[int, ...], random: np.random.Generator) -> Values:
     limit = np.sqrt(6.0 / (shape[0] + shape[-1]))
     return random.uniform(-limit, limit, shape)
 
 
-def _orthogonal(shape: tuple[int, ...], gain: float, random: np.random.Generator) -> Values:
+def _orthogonal(shape: tuple[int, ...], random: np.random.Generator, gain: float) -> Values:
     rows, columns = shape
     normal = random.standard_normal((max(shape), min(shape)))
     with threadpool_limits(1):  # the last bits of a LAPACK result depend on its threads
@@ -76,14 +81,20 @@ def _orthogonal(shape: tuple[int, ...], gain: float, random: np.random.Generator
     return matrix
 
 
-_INITIALIZERS: dict[str, Callable[[tuple[int, ...], float, np.random.Generator], Values]] = {
-    "zeros": lambda shape, _, random: np.zeros(shape),
-    "ones": lambda shape, _, random: np.ones(shape),
-    "constant": lambda shape, value, random: np.full(shape, value),
-    "uniform": lambda shape, limit, random: random.uniform(-limit, limit, shape),
-    "normal": lambda shape, deviation, random: random.normal(0.0, deviation, shape),
-    "glorot_uniform": _glorot,
-    "he_normal": lambda shape, _, random: random.normal(0.0, np.sqrt(2.0 / shape[0]), shape),
-    "orthogonal": _orthogonal,
-    "identity": lambda shape, gain, random: gain * np.eye(shape[0], shape[1]),
+#: What draws the values, and how many numbers it takes.
+_INITIALIZERS: dict[str, tuple[Callable[..., Values], int]] = {
+    "zeros": (lambda shape, random: np.zeros(shape), 0),
+    "ones": (lambda shape, random: np.ones(shape), 0),
+    "constant": (lambda shape, random, value: np.full(shape, value), 1),
+    "linspace": (
+        lambda shape, random, low, high: np.zeros(shape) + np.linspace(low, high, shape[-1]),
+        2,
+    ),
+    "uniform": (lambda shape, random, limit: random.uniform(-limit, limit, shape), 1),
+    "normal": (lambda shape, random, deviation: random.normal(0.0, deviation, shape), 1),
+    "chrono": (lambda shape, random, steps: np.log(random.uniform(1.0, steps - 1.0, shape)), 1),
+    "glorot_uniform": (_glorot, 0),
+    "he_normal": (lambda shape, random: random.normal(0.0, np.sqrt(2.0 / shape[0]), shape), 0),
+    "orthogonal": (_orthogonal, 1),
+    "identity": (lambda shape, random, gain: gain * np.eye(shape[0], shape[1]), 1),
 }
