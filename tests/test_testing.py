@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -360,3 +361,11 @@ def test_wrong_kernels(mistake: str, sentence: str) -> None:
     check_kernel(WrongKernel(""), cells)
     with pytest.raises(AssertionError, match=sentence):
         check_kernel(WrongKernel(mistake), cells, dtypes=["float64"])
+
+
+@pytest.mark.parametrize("check", [check_cell, check_loss, check_optimizer, check_schedule])
+def test_a_class_in_the_place_of_a_part_is_named(check: Callable[[Any], None]) -> None:
+    with pytest.raises(
+        AssertionError, match=r"Logarithm.*make one, such as"
+    ):
+        check(Logarithm)

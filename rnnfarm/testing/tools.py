@@ -69,6 +69,10 @@ def sizes_of(case: Case) -> tuple[int, ...]:
 
 def check_made_again(part: Part) -> None:
     """A part comes from a job file and goes into one: its settings are plain and complete."""
+    require(
+        isinstance(part, Part),
+        f"{part!r} is no part with its settings; make one, such as check_cell(MyCell())",
+    )
     who = type(part).__name__
     try:
         settings = json.loads(json.dumps(part.settings()))
