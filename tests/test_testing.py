@@ -365,7 +365,5 @@ def test_wrong_kernels(mistake: str, sentence: str) -> None:
 
 @pytest.mark.parametrize("check", [check_cell, check_loss, check_optimizer, check_schedule])
 def test_a_class_in_the_place_of_a_part_is_named(check: Callable[[Any], None]) -> None:
-    with pytest.raises(
-        AssertionError, match=r"Logarithm.*make one, such as"
-    ):
+    with pytest.raises(AssertionError, match=r"Logarithm.*make one, such as"):
         check(Logarithm)
