@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Call
 
 from rnnfarm import cli, errors
-from rnnfarm.cli import main
 from rnnfarm.training.callback import Callback as RunCallback
 
 HEAVY = ("ray", "cupy", "pyarrow", "numpy", "pydantic")
@@ -33,22 +33,6 @@ loss = "cross_entropy"
 """
 PATH = 'path = "dataset"\n'
 BUILD = 'build = { reader = "bytes", files = ["text.txt"] }\n'
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process; return its exit code, stdout and stderr."""
-
-    def rnnfarm(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, out, err
-
-    return rnnfarm
 
 
 def shell(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -8,15 +8,12 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from conftest import Call
 
-from rnnfarm.cli import main
-
-Call = Callable[..., tuple[int, str, str]]
 PARTS = """
     from rnnfarm import Cell, Loss, Optimizer, affine, hookimpl, sqrt, tanh
 
@@ -56,20 +53,6 @@ PARTS = """
     def rnnfarm_losses():
         return {"crashing": Crashing, "gone": "demo_parts:Gone"}
 """
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process; return its exit code, stdout and stderr."""
-
-    def rnnfarm(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, out, err
-
-    return rnnfarm
 
 
 @pytest.fixture
