@@ -125,9 +125,7 @@ def _rows(opened: OpenRun, split: Split) -> Iterator[dict[str, Any]]:
     start = 0
     for number in range(windows.windows_in_epoch(0)):
         read = windows.read(number)
-        run = lane.start(read, number, training.seed, window, training=False)
-        output, _ = model.network.forward(opened.parameters, read.x, run)
-        lane.states = run.new_states
+        output = lane.output(read, number, opened.parameters, training.seed, window)
         if read.reset is not None:
             start = 0
         row = {"sequence": int(windows.examples(number)[0]), "start": start}

@@ -187,8 +187,9 @@ class _Run:
             while trainer.step < steps and trainer.stop is None:
                 started = time.perf_counter()
                 entry = trainer.train_step()
-                self.seconds += time.perf_counter() - started
-                self._log(entry, time.perf_counter() - started)
+                took = time.perf_counter() - started
+                self.seconds += took
+                self._log(entry, took)
                 self._every_so_often()
                 if interrupted:
                     if self.saved != trainer.step:

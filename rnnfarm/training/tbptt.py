@@ -75,16 +75,23 @@ class Lane:
     def evaluate(self, windows: Windows, step: int, parameters: Arrays, seed: int) -> Sums:
         """Forward and loss over window ``step``, without dropout; carries the states on."""
         window = windows.read(step, self.rows)
-        run = self.start(window, step, seed, windows.stride, training=False)
-        with np.errstate(all="ignore"):
-            output, _ = self.network.forward(parameters, window.x, run)
-            loss = self.loss(output, window.target, window.valid, None)
-        self.states = run.new_states
+        output = self.output(window, step, parameters, seed, windows.stride)
+        loss = self.loss(output, window.target, window.valid, None)
         correct = 0
         if self.loss.loss.target_kind == "classes":
             counted = self.loss.counted(window.target, window.valid)
             correct = int(np.sum((output.argmax(-1) == window.target) & counted))
         return Sums(loss.total, loss.count, correct)
+
+    def output(
+        self, window: Window, step: int, parameters: Arrays, seed: int, carry: int
+    ) -> FloatArray:
+        """The output ``(T, B, O)`` of a window, without dropout; carries the states on."""
+        run = self.start(window, step, seed, carry, training=False)
+        with np.errstate(all="ignore"):
+            output, _ = self.network.forward(parameters, window.x, run)
+        self.states = run.new_states
+        return output
 
     def start(self, window: Window, step: int, seed: int, carry: int, *, training: bool) -> Pass:
         """The pass of a window through the network, from this lane's states."""
