@@ -20,6 +20,7 @@ from rnnfarm.data.manifest import MANIFEST, Column, Manifest, ShardInfo, SplitIn
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import BATCH_BYTES, BATCH_STEPS, ShardWriter
 from rnnfarm.errors import DataError, JobError, RunError
+from rnnfarm.files import bring_to_disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -202,10 +203,10 @@ class _Folder:
                 os.fsync(file.fileno())
         if self.local is None:
             return
-        _sync(self._path)
+        bring_to_disk(self._path)
         refuse_existing(self.final)
         self._path.rename(self.local)
-        _sync(self.local.parent)
+        bring_to_disk(self.local.parent)
         (self.local / LOCK).unlink()
         self._lock.close()
 
@@ -250,14 +251,6 @@ def _lock(path: Path, mode: str = "xb") -> IO[bytes]:
         file.close()
         raise
     return file
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _umask() -> int:

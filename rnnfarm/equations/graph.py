@@ -439,6 +439,11 @@ _FOLD: dict[str, Callable[..., float]] = {
 }
 
 
+def base_of(symbol: Symbol) -> Symbol:
+    """What a slice is a part of, and any other symbol itself: storing a part means storing that."""
+    return symbol.args[0] if symbol.op == "slice" else symbol
+
+
 def ancestors(roots: Iterable[Symbol]) -> set[Symbol]:
     """The roots and everything that they are computed from."""
     found: set[Symbol] = set()

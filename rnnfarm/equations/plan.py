@@ -19,7 +19,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from rnnfarm.equations.derive import Derivative, derive
-from rnnfarm.equations.graph import Graph, Parameter, Symbol, ancestors, depends_on, ordered
+from rnnfarm.equations.graph import (
+    Graph,
+    Parameter,
+    Symbol,
+    ancestors,
+    base_of,
+    depends_on,
+    ordered,
+)
 from rnnfarm.equations.instrument import PlanOptions, Step, instrument
 from rnnfarm.equations.parts import Cell, CellTrace, trace_cell
 
@@ -195,7 +203,7 @@ def _with_backward(plan: Plan, step: Step) -> Plan:
         backward_once=_region_once(plan, (*loop, *epilogue), ends, timed),
         backward_step=loop,
         epilogue=epilogue,
-        kept=ordered({_base(s) for s in needed_later if s in only_in_loop}),
+        kept=ordered({base_of(s) for s in needed_later if s in only_in_loop}),
         weight_gradients=tuple(WeightGradient(*entry) for entry in found.weights),
         vector_gradients=summed,
     )
@@ -218,11 +226,6 @@ def _own(gradient: Symbol | None) -> Symbol | None:
 def _apart(gradient: Symbol, stored: set[Symbol]) -> tuple[Symbol, ...]:
     """The parts of a joined gradient, unless it is stored joined anyway: no need to join to sum."""
     return gradient.args if gradient.op == "concat" and gradient not in stored else (gradient,)
-
-
-def _base(symbol: Symbol) -> Symbol:
-    """What a slice is a part of; storing a slice means storing that."""
-    return symbol.args[0] if symbol.op == "slice" else symbol
 
 
 def _saved(

@@ -7,14 +7,13 @@ while a window runs.
 
 from __future__ import annotations
 
-import linecache
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rnnfarm.equations.plan import Plan
+from rnnfarm.kernels.compiled import compiled
 from rnnfarm.kernels.interface import Array, Kernel, WindowKernel
 from rnnfarm.kernels.places import Buffer
 from rnnfarm.kernels.program import write_backward, write_forward
@@ -69,11 +68,11 @@ class NumPyWindowKernel(WindowKernel):
         self.dtype = dtype
         self._buffers: dict[str, Buffer] = {}
         text = write_forward(plan, self._buffers)
-        self._forward = _compile(text, "forward", plan)
+        self._forward = compiled(text, "forward", f"{plan.cell} forward")
         self._backward = None
         if plan.options.training:
             backward = write_backward(plan, self._buffers)
-            self._backward = _compile(backward, "backward", plan)
+            self._backward = compiled(backward, "backward", f"{plan.cell} backward")
             text += "\n\n" + backward
         self.source = text
 
@@ -121,12 +120,3 @@ class NumPyWindowKernel(WindowKernel):
 
     def states_after(self, workspace: Workspace, step: int) -> dict[str, Array]:
         return {name: workspace.whole[f"state_{name}"][step] for name in self.plan.states}
-
-
-def _compile(source: str, name: str, plan: Plan) -> Any:
-    """The function that the source defines; its lines show in tracebacks and profiles."""
-    filename = f"<rnnfarm {plan.cell} {name} {zlib.crc32(source.encode()):08x}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    namespace: dict[str, Any] = {"np": np}
-    exec(compile(source, filename, "exec"), namespace)
-    return namespace[name]

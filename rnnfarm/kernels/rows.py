@@ -7,22 +7,19 @@ alone is computed once a call, in float64.
 
 from __future__ import annotations
 
-import itertools
-import linecache
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rnnfarm.equations.emit import may_overwrite, numpy_calls
-from rnnfarm.equations.graph import Symbol, ancestors, is_condition, ordered
+from rnnfarm.equations.graph import Symbol, ancestors, base_of, is_condition, ordered
+from rnnfarm.kernels.compiled import compiled
 from rnnfarm.kernels.interface import Array
 
 #: Elements of the widest value of a block: small enough for what is worked on to stay in the cache,
 #: large enough for a NumPy call's own cost not to count.
 BLOCK = 65_536
-
-_serial = itertools.count()
 
 
 class RowProgram:
@@ -51,7 +48,9 @@ class RowProgram:
         self.source = writer.source()
         self.rows = max(1, block // writer.widest)
         self._buffers = [(width, np.bool_ if b else np.dtype(dtype)) for width, b in writer.buffers]
-        self._run = _compile(self.source, name, writer.indices, dtype)
+        names: dict[str, Any] = {"inf": np.inf, "nan": np.nan}
+        names |= {index: np.arange(width, dtype=dtype) for index, width in writer.indices.items()}
+        self._run = compiled(self.source, "run", name, names)
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The rows from ``start`` to ``stop``, cut into blocks."""
@@ -138,8 +137,8 @@ class _Writer:
             self.head.append(f"{name} = {name}.item()")
 
     def _rows(self, symbols: Sequence[Symbol]) -> None:
-        last = {_base(arg): k for k, symbol in enumerate(symbols) for arg in symbol.args}
-        last |= {_base(symbol): len(symbols) for symbol in self.results.values()}
+        last = {base_of(arg): k for k, symbol in enumerate(symbols) for arg in symbol.args}
+        last |= {base_of(symbol): len(symbols) for symbol in self.results.values()}
         goals = self._goals(symbols, last)
         free: list[str] = []
         held: dict[Symbol, str] = {}
@@ -215,32 +214,18 @@ def _scalar(symbols: Iterable[Symbol], names: Collection[str]) -> set[Symbol]:
 
 def _own(symbol: Symbol) -> Symbol:
     """A result that is not an input's memory, which another result may be written over."""
-    if _base(symbol).op != "input":
+    if base_of(symbol).op != "input":
         return symbol
     return symbol.graph.make("copy", (symbol,), None, symbol.width)
-
-
-def _base(symbol: Symbol) -> Symbol:
-    return symbol.args[0] if symbol.op == "slice" else symbol
 
 
 def _may_overwrite(symbol: Symbol, arg: Symbol) -> bool:
     """Whether an operation may write over ``arg``, whose last use it is."""
     same = symbol.width == arg.width and is_condition(symbol) == is_condition(arg)
-    uses = [k for k, a in enumerate(symbol.args) if _base(a) is arg]
+    uses = [k for k, a in enumerate(symbol.args) if base_of(a) is arg]
     return same and all(symbol.args[k] is arg and may_overwrite(symbol, k) for k in uses)
 
 
 def _local(kind: str, name: str) -> str:
     """The name of an array in the program."""
     return f"{kind}_" + "".join(c if c.isalnum() else "_" for c in name)
-
-
-def _compile(source: str, name: str, indices: Mapping[str, int], dtype: str) -> Any:
-    """The function that the source defines; its lines show in tracebacks and profiles."""
-    filename = f"<rnnfarm {name} {next(_serial)}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    namespace: dict[str, Any] = {"np": np, "inf": np.inf, "nan": np.nan}
-    namespace |= {index: np.arange(width, dtype=dtype) for index, width in indices.items()}
-    exec(compile(source, filename, "exec"), namespace)
-    return namespace["run"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rnnfarm.equations.emit import numpy_calls
-from rnnfarm.equations.graph import Parameter, Symbol, is_condition
+from rnnfarm.equations.graph import Parameter, Symbol, base_of, is_condition
 from rnnfarm.equations.plan import PER_WINDOW, Plan
 from rnnfarm.kernels.places import Buffer, Place, Places, last_uses
 
@@ -84,7 +84,7 @@ class Writer(Places):
 
     def _leaf(self, symbol: Symbol, stepwise: bool) -> str:
         """A value that the caller gave, or a part of one."""
-        base = symbol.args[0] if symbol.op == "slice" else symbol
+        base = base_of(symbol)
         part = "[..., {}:{}]".format(*symbol.attribute) if symbol.op == "slice" else ""
         suffix = "_{}_{}".format(*symbol.attribute) if symbol.op == "slice" else ""
         if base.op == "unit_index":

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from rnnfarm.errors import DataError, RunError
+from rnnfarm.files import bring_to_disk
 
 log = logging.getLogger("rnnfarm")
 FORMAT = 1
@@ -62,12 +63,12 @@ def write_checkpoint(
             target.rename(_free(target, f"{target.name}.damaged"))
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            _flush(folder.parent)
+            bring_to_disk(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         _write_files(temporary, {"format": FORMAT, "step": step, **facts}, arrays)
         temporary.rename(target)
-        _flush(folder)
+        bring_to_disk(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(
@@ -89,7 +90,7 @@ def _write_files(
     facts["sha256"] = _checksum(facts)
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     for path in (state, folder / FACTS, folder):
-        _flush(path)
+        bring_to_disk(path)
 
 
 def _checksum(facts: Mapping[str, Any]) -> str:
@@ -216,12 +217,3 @@ def _free(path: Path, name: str) -> Path:
     while (candidate := path.with_name(f"{name}-{number}")).exists():
         number += 1
     return candidate
-
-
-def _flush(path: Path) -> None:
-    """Bring a file's or a folder's contents to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

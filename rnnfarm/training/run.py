@@ -158,7 +158,7 @@ def check_same_job(run: Path, old: Job, new: Job) -> None:
 def check_same_vocabulary(checkpoint: Checkpoint, dataset: Dataset) -> None:
     """DataError where ids of a dataset mean something else than a model has learned."""
     now = dataset.fingerprint()
-    if checkpoint.facts.get("data", now)["vocabularies"] != now["vocabularies"]:
+    if checkpoint.facts["data"]["vocabularies"] != now["vocabularies"]:
         raise DataError(
             f"{dataset.path}: its vocabulary is not the one that {checkpoint.path} was trained "
             "with; bring that dataset back, or train anew with another --out"
@@ -169,7 +169,7 @@ def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> None:
     """Warn where a resumed run goes on with other data; DataError for another vocabulary."""
     check_same_vocabulary(checkpoint, dataset)
     now = dataset.fingerprint()
-    if checkpoint.facts.get("data", now)["train"] != now["train"]:
+    if checkpoint.facts["data"]["train"] != now["train"]:
         log.warning(
             "%s is not the dataset that %s was trained on; the run goes on, with another result "
             "than either dataset alone gives", dataset.path, checkpoint.path,
