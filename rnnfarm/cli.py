@@ -75,18 +75,17 @@ def train(
     as_json: bool,
 ) -> None:
     """Train the model of the job file JOB."""
-    if address or (workers or 1) > 1:
-        what = "--address" if address else f"--workers {workers}"
+    if address:
         raise DeviceError(
-            f"{what}: the Ray engine is not part of this version yet; leave the option out, and "
-            "one process with the job's lanes gives the same result"
+            "--address: training on a running cluster is not part of this version yet; leave the "
+            "option out, and --workers N trains in N processes of this machine"
         )
     from rnnfarm.job import load_job
 
     registry = load_registry(ctx)
     loaded = load_job(job, settings, registry)
     if loaded.cluster.workers != 1 and workers is None:
-        log(quiet)("one process computes the lanes of all workers; the result is the same")
+        log(quiet)("one process computes all lanes (--workers N: in N); the result is the same")
 
     from rnnfarm.report import Progress
     from rnnfarm.training.session import train as train_job
@@ -94,11 +93,18 @@ def train(
     progress = Progress(quiet=quiet)
     out = out or Path("runs") / job.stem
     with naming(job):
-        result = train_job(loaded, registry, out=out, resume=resume, progress=progress).to_dict()
+        if workers is None:
+            result = train_job(loaded, registry, out=out, resume=resume, progress=progress)
+        else:
+            from rnnfarm.cluster.local import train_with_workers
+
+            result = train_with_workers(
+                loaded, registry, workers, out=out, resume=resume, progress=progress
+            )
     if as_json:
-        print_json(result)
+        print_json(result.to_dict())
     else:
-        print_table(result)
+        print_table(result.to_dict())
 
 
 cli.add_command(data)

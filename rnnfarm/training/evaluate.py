@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,38 @@ def evaluate(
     Returns:
         ``loss``, and for classes ``bits``, ``perplexity`` and ``accuracy``.
     """
-    lanes = lanes if windows.batch % lanes == 0 else 1
+    lanes = evaluation_lanes(windows, lanes)
+    parts = evaluate_lanes(model, windows, parameters, range(lanes), lanes, seed, most, executor)
+    return figures(model, reduce_tree((0, lanes), parts, add_sums))
+
+
+def evaluation_lanes(windows: Windows, lanes: int) -> int:
+    """How many groups the rows of a split are cut into."""
+    return lanes if windows.batch % lanes == 0 else 1
+
+
+def evaluate_lanes(
+    model: Model,
+    windows: Windows,
+    parameters: Arrays,
+    mine: Iterable[int],
+    lanes: int,
+    seed: int,
+    most: int,
+    executor: Executor | None,
+) -> dict[Node, Sums]:
+    """The sums of the lanes ``mine`` of ``lanes``, each over the first ``most`` windows or all."""
     count = windows.windows_in_epoch(0)
     steps = range(min(count, most) if most else count)
-    workers = make_lanes(lanes, windows.batch, model.network, model.loss)
+    made = make_lanes(lanes, windows.batch, model.network, model.loss)
 
-    def run(number: int) -> Sums:
+    def run(number: int) -> tuple[Node, Sums]:
         total = Sums(0.0, 0)
         for step in steps:
-            total = add_sums(total, workers[number].evaluate(windows, step, parameters, seed))
-        return total
+            total = add_sums(total, made[number].evaluate(windows, step, parameters, seed))
+        return (number, number + 1), total
 
-    results = (executor.map if executor else map)(run, range(lanes))
-    parts: dict[Node, Sums] = {(k, k + 1): sums for k, sums in enumerate(results)}
-    return figures(model, reduce_tree((0, lanes), parts, add_sums))
+    return dict((executor.map if executor else map)(run, mine))
 
 
 def figures(model: Model, sums: Sums) -> dict[str, float]:

@@ -8,6 +8,7 @@ is made of the same additions in the same grouping, so its bits do not depend on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -50,3 +51,9 @@ def reduce_tree(node: Node, parts: Mapping[Node, T], add: Callable[[T, T], T]) -
         raise KeyError(f"no part covers lane {node[0]}")
     left, right = children(node)
     return add(reduce_tree(left, parts, add), reduce_tree(right, parts, add))
+
+
+def deal(lanes: int, workers: int) -> list[range]:
+    """Which lanes each worker gets: neighbours, as evenly as it goes."""
+    cuts = [k * lanes // workers for k in range(workers + 1)]
+    return [range(first, last) for first, last in pairwise(cuts)]

@@ -36,6 +36,9 @@ Array = npt.NDArray[np.floating]
 class Trainer:
     """All that changes during a run, and the step that changes it."""
 
+    #: How many processes compute its lanes.
+    workers = 1
+
     def __init__(self, job: Job, registry: Registry, model: Model, windows: Windows) -> None:
         training = job.training
         self.job = job
@@ -67,16 +70,35 @@ class Trainer:
         """Why a callback wants the run to end, or None."""
         return next((callback.stop for callback in self.callbacks if callback.stop), None)
 
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        factor = self.schedule(self.step + 1, self.job.training.steps)
+        return self.optimizer.optimizer.lr * factor
+
     def train_step(self) -> dict[str, Any]:
         """One training step; returns its metrics. RunError where the loss is no number."""
-        training, step = self.job.training, self.step
         # window → forward → loss → backward, on every lane
-        results = self.executor.map(
-            lambda lane: lane.train(self.windows, step, self.parameters, training.seed), self.lanes
-        )
-        parts: dict[Node, Sums] = {(k, k + 1): sums for k, sums in enumerate(results)}
+        parts = self.compute()
         # reduce over lanes
-        total = reduce_tree((0, training.lanes), parts, add_sums)
+        total = reduce_tree((0, self.job.training.lanes), parts, add_sums)
+        # clip → optimizer
+        return self.update(total, self.lr)
+
+    def compute(self) -> dict[Node, Sums]:
+        """The sums of every lane that is here: the leaves of the tree."""
+        step, seed = self.step, self.job.training.seed
+        results = self.executor.map(
+            lambda lane: lane.train(self.windows, step, self.parameters, seed), self.lanes
+        )
+        return {
+            (lane.index, lane.index + 1): sums
+            for lane, sums in zip(self.lanes, results, strict=True)
+        }
+
+    def update(self, total: Sums, lr: float) -> dict[str, Any]:
+        """Change the parameters by the sums over all lanes; returns the step's metrics."""
+        training, step = self.job.training, self.step
         assert total.gradient is not None
         scale = 1.0
         if self.model.loss.loss.reduction == "mean":
@@ -86,21 +108,20 @@ class Trainer:
             raise RunError(self._not_finite(loss, total.gradient))
         flow_every = training.gradient_flow_every
         due = flow_every and (step + 1) % flow_every == 0
-        self.gradient_flow = self.lanes[0].gradient_flow() if due else None
+        first = self.lanes[0]
+        self.gradient_flow = first.gradient_flow() if due and first.index == 0 else None
         # clip
         clip_gradient(total.gradient, norm, scale, training.clip)
         # optimizer
-        factor = self.schedule(step + 1, training.steps)
-        lr = self.optimizer.optimizer.lr * factor
         self.optimizer.apply(self.arena, total.gradient, self.optimizer_states, lr, step + 1)
         self.step += 1
         self.count, self.train_loss = total.count, loss
         return {"step": self.step, "train_loss": loss, "lr": lr, "grad_norm": norm}
 
-    def evaluate(self, windows: Windows) -> dict[str, Any]:
-        """The metrics of the validation split."""
+    def measure(self, windows: Windows) -> dict[str, float]:
+        """Loss and metrics of a split."""
         training = self.job.training
-        found = evaluate(
+        return evaluate(
             self.model,
             windows,
             self.parameters,
@@ -109,6 +130,10 @@ class Trainer:
             most=training.evaluate_windows,
             executor=self.executor,
         )
+
+    def evaluate(self, windows: Windows) -> dict[str, Any]:
+        """The metrics of the validation split, which the schedule goes by."""
+        found = self.measure(windows)
         self.schedule.observe(found["loss"])
         self.valid_loss = found["loss"] if math.isfinite(found["loss"]) else None
         return {"step": self.step} | {f"valid_{name}": value for name, value in found.items()}
@@ -194,11 +219,10 @@ class Trainer:
                 place = f"the gradient of {name}"
             elif what == "gradient":
                 place = "its norm"
-        lr = self.optimizer.optimizer.lr * self.schedule(self.step + 1, self.job.training.steps)
         return (
             f"step {self.step + 1}: the {what} is no finite number any more, first in {place}; "
-            f"lower training.optimizer.lr (now {lr:g}), set or lower training.clip, or look for "
-            "extreme values in the data"
+            f"lower training.optimizer.lr (now {self.lr:g}), set or lower training.clip, or look "
+            "for extreme values in the data"
         )
 
 

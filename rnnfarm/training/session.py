@@ -7,7 +7,7 @@ import logging
 import platform
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ from rnnfarm.training.run import (
     write_whole,
 )
 from rnnfarm.training.schedule import Schedule
-from rnnfarm.training.setup import make_model, make_windows
+from rnnfarm.training.setup import Model, make_model, make_windows
 
 log = logging.getLogger("rnnfarm")
 
@@ -72,10 +72,12 @@ def train(
     out: Path,
     resume: bool = False,
     progress: Progress | None = None,
+    make_trainer: Callable[[Job, Registry, Model, Windows], Trainer] = Trainer,
 ) -> Result:
-    """Train a job here, in this process.
+    """Train a job to its end.
 
     Args:
+        make_trainer: makes what computes the steps: by default in this process.
         out: the run's folder.
         resume: go on from the newest whole checkpoint in ``out``, if there is one.
 
@@ -88,7 +90,7 @@ def train(
     with threadpool_limits(job.training.blas_threads):
         dataset = ensure_dataset(job, registry, progress.say)
         model = make_model(job, dataset, registry)
-        trainer = Trainer(job, registry, model, make_windows(job, model, dataset, "train"))
+        trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         _check_evaluated(trainer, valid)
         with alone_in(out):
@@ -273,7 +275,7 @@ class _Run:
             valid_loss=trainer.valid_loss,
             parameters_sha256=parameters_sha256(trainer.arena),
             kernel=", ".join(sorted(set(trainer.model.network.kernels.values()))),
-            workers=1,
+            workers=trainer.workers,
             elements_per_second=self.elements / self.seconds if self.seconds else None,
         )
         for callback in trainer.callbacks:

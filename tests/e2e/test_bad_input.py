@@ -162,7 +162,8 @@ CASES = [
     Case("wrong --set", after(nothing, *TRAIN, "--set", "training.steps"), 2, ("training.steps",)),
     Case("no GPU", job("steps = 4", 'steps = 4\ndevice = "cuda"'), 4, ("cuda",)),
     Case("unknown kernel", job("steps = 4", 'steps = 4\nkernel = "fast"'), 3, ("fast", "kernel")),
-    Case("workers", after(nothing, *TRAIN, "--workers", "2"), 4, ("--workers 2",)),
+    Case("address", after(nothing, *TRAIN, "--address", "auto"), 4, ("--address",)),
+    Case("workers", after(nothing, *TRAIN, "--workers", "9"), 2, ("--workers 9", "lanes")),
     Case(
         "a run is there",
         after(nothing, "train", "{}/job.toml", "--out", "{}/run", "--quiet"),
