@@ -122,11 +122,13 @@ def _cluster_checks(cluster: tables.ClusterTable, lanes: int) -> list[Problem]:
     if least > most:
         return [("cluster.workers", f"min = {least} is more than max = {most}; swap them")]
     if most > lanes:
-        return [
-            (
-                "cluster.workers",
-                f"{most} workers cannot share {lanes} lane{'s' * (lanes > 1)}; set training.lanes "
-                f"to {most} or more, or use at most {lanes}",
-            )
-        ]
+        return [("cluster.workers", too_many_workers(most, lanes))]
     return []
+
+
+def too_many_workers(workers: int, lanes: int) -> str:
+    """What is wrong with more workers than lanes, and the mend."""
+    return (
+        f"{workers} workers cannot share {lanes} lane{'s' * (lanes > 1)}; set training.lanes "
+        f"to {workers} or more, or use at most {lanes}"
+    )

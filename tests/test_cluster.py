@@ -15,7 +15,6 @@ from rnnfarm.cluster import engine
 from rnnfarm.cluster.engine import ClusterTrainer
 from rnnfarm.cluster.local import train_with_workers
 from rnnfarm.errors import DeviceError, JobError, RunError
-from rnnfarm.training.lanes import deal
 from rnnfarm.training.session import train
 
 pytestmark = pytest.mark.slow
@@ -100,8 +99,3 @@ def test_workers_that_differ(data: Path) -> None:
     same._compare([{"numpy": "2.1"}, {"numpy": "2.1"}])
     with pytest.raises(DeviceError, match=r"(?s)workers differ.*numpy: worker 0 2\.1, worker 1 2"):
         same._compare([{"numpy": "2.1", "a": "b"}, {"numpy": "2.2", "a": "b"}])
-
-
-def test_lanes_are_dealt_evenly() -> None:
-    assert deal(4, 3) == [range(0, 1), range(1, 2), range(2, 4)]
-    assert deal(1, 2) == [range(0, 0), range(0, 1)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from training_tools import REGISTRY, make_job, token_job, value_job, write_tokens, write_values
 
 from rnnfarm.data.dataset import open_dataset
-from rnnfarm.training.lanes import Node, children, owned_nodes, reduce_tree
+from rnnfarm.training.lanes import Node, children, deal, owned_nodes, reduce_tree
 from rnnfarm.training.loop import Trainer, clip_gradient, global_norm
 from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_model, make_windows
@@ -235,3 +235,8 @@ def test_clipping_by_norm_and_by_value() -> None:
     assert np.allclose(gradient, [0.6, 0.7])
     large = np.random.default_rng(0).standard_normal(200_001).astype(np.float32)
     assert global_norm(large) == pytest.approx(np.linalg.norm(large.astype(np.float64)), rel=1e-6)
+
+
+def test_lanes_are_dealt_evenly() -> None:
+    assert deal(4, 3) == [range(0, 1), range(1, 2), range(2, 4)]
+    assert deal(1, 2) == [range(0, 0), range(0, 1)]

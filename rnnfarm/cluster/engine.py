@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -47,23 +48,23 @@ class ClusterTrainer(Trainer):
     # -- the step ---------------------------------------------------------------------------------
 
     def train_step(self) -> dict[str, Any]:
-        self.rates.append(self.lr)
+        lr = self.lr
         metrics: dict[str, Any]
-        metrics, self.count, self.gradient_flow = self._recovering(self._step)
+        metrics, self.count, self.gradient_flow = self._recovering(lambda: self._step(lr))
+        self.rates.append(lr)
         self.step += 1
         self.train_loss = metrics["train_loss"]
         if self.step % SNAPSHOT_EVERY == 0:
             self._recovering(self._snapshot)
         return metrics
 
-    def _step(self) -> Any:
+    def _step(self, lr: float) -> Any:
         parts = [worker.compute.remote() for worker in self.group]
-        updates = [worker.update.remote(self.rates[-1], *parts) for worker in self.group]
-        return _get(updates)[0]
+        return _get([worker.update.remote(lr, *parts) for worker in self.group])[0]
 
     def measure(self, windows: Windows) -> dict[str, float]:
         def run() -> Any:
-            return _get([worker.evaluate.remote("valid") for worker in self.group])
+            return _get([worker.evaluate.remote() for worker in self.group])
 
         parts = {node: sums for part in self._recovering(run) for node, sums in part.items()}
         lanes = evaluation_lanes(windows, self.job.training.lanes)
@@ -76,14 +77,12 @@ class ClusterTrainer(Trainer):
 
     # -- the group --------------------------------------------------------------------------------
 
-    def _recovering(self, act: Any) -> Any:
+    def _recovering(self, act: Callable[[], Any]) -> Any:
         """``act()``, with a new group where there is none or a worker of it has died."""
         while True:
             try:
                 if not self.group:
-                    # ``act`` is the last step itself where one is due and not yet done.
-                    done = len(self.rates) - (1 if act == self._step else 0)
-                    self._form(done)
+                    self._form()
                 return act()
             except RayActorError as error:
                 self.deaths += 1
@@ -96,22 +95,21 @@ class ClusterTrainer(Trainer):
                     ) from error
                 log.warning("a worker died (%s); going on with a new group", _first_line(error))
 
-    def _form(self, done: int) -> None:
-        """Start the workers, give them the snapshot, and redo the ``done`` steps since."""
+    def _form(self) -> None:
+        """Start the workers, give them the snapshot, and redo the steps since."""
         raw, blocked = self.job.to_dict(), self.registry.blocked
         actor = ray.remote(num_cpus=1, max_restarts=0)(Worker)
         self.group = [
             actor.remote(raw, blocked, rank, self.workers) for rank in range(self.workers)
         ]
         self._compare(_get([worker.facts.remote() for worker in self.group]))
-        start = self.step - done
+        start = self.step - len(self.rates)
         lanes: LaneStates = {lane.index: lane.states for lane in self.lanes}
         snapshot: Snapshot = (self.arena, self.optimizer_states, lanes)
         shared = ray.put(snapshot)
         _get([worker.load.remote(start, shared) for worker in self.group])
-        for lr in self.rates[:done]:
-            parts = [worker.compute.remote() for worker in self.group]
-            _get([worker.update.remote(lr, *parts) for worker in self.group])
+        for lr in self.rates:
+            self._step(lr)
 
     def _snapshot(self) -> None:
         (arena, optimizer), *states = _get(

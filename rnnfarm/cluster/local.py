@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import JobError
+from rnnfarm.job_checks import too_many_workers
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
@@ -33,10 +34,7 @@ def train_with_workers(
     """
     lanes = job.training.lanes
     if workers > lanes:
-        raise JobError(
-            f"--workers {workers}: {workers} workers cannot share {lanes} "
-            f"lane{'s' * (lanes > 1)}; set training.lanes to {workers} or more, or use fewer"
-        )
+        raise JobError(f"--workers {workers}: {too_many_workers(workers, lanes)}")
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class Worker:
         self.dataset = open_dataset(self.job.data.path)
         self.model = make_model(self.job, self.dataset, registry)
         windows = make_windows(self.job, self.model, self.dataset, "train")
+        if "valid" in self.dataset.splits:
+            self.valid = make_windows(self.job, self.model, self.dataset, "valid")
         self.trainer = Trainer(self.job, registry, self.model, windows)
         self.rank, self.workers = rank, workers
         self.mine = deal(training.lanes, workers)[rank]
@@ -85,15 +88,12 @@ class Worker:
         """Add up the parts of all workers and change the arena; metrics, count, gradient flow."""
         merged = {node: sums for part in parts for node, sums in part.items()}
         total = reduce_tree((0, self.job.training.lanes), merged, _add_received)
-        if total.gradient is not None and not total.gradient.flags.writeable:
-            total.gradient = total.gradient.copy()
-        metrics = self.trainer.update(total, lr)
+        metrics = self.trainer.update(_writeable(total), lr)
         return metrics, self.trainer.count, self.trainer.gradient_flow
 
-    def evaluate(self, split: str) -> dict[Node, Sums]:
-        """The sums of this worker's lanes over a split."""
-        training = self.job.training
-        windows = make_windows(self.job, self.model, self.dataset, split)
+    def evaluate(self) -> dict[Node, Sums]:
+        """The sums of this worker's lanes over the validation split."""
+        training, windows = self.job.training, self.valid
         lanes = evaluation_lanes(windows, training.lanes)
         return evaluate_lanes(
             self.model,
@@ -116,7 +116,11 @@ class Worker:
 
 
 def _add_received(left: Sums, right: Sums) -> Sums:
-    """``add_sums`` where the left gradient may lie in Ray's read-only memory."""
-    if left.gradient is not None and not left.gradient.flags.writeable:
-        left = Sums(left.loss, left.count, left.correct, left.gradient.copy())
-    return add_sums(left, right)
+    return add_sums(_writeable(left), right)
+
+
+def _writeable(sums: Sums) -> Sums:
+    """The same sums, with a gradient that does not lie in Ray's read-only memory."""
+    if sums.gradient is None or sums.gradient.flags.writeable:
+        return sums
+    return replace(sums, gradient=sums.gradient.copy())
