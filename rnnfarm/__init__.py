@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rnnfarm.cluster.exchange import Exchange
     from rnnfarm.data.reader import Reader
     from rnnfarm.equations.language import (
         affine,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from rnnfarm.training.schedule import Schedule
 
 _HOME = {
+    "rnnfarm.cluster.exchange": "Exchange",
     "rnnfarm.data.reader": "Reader",
     "rnnfarm.equations.language": (
         "affine equal exp layer_norm log maximum minimum parameter pick relu row_max row_sum "
@@ -60,6 +62,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 __all__ = [
     "Callback",
     "Cell",
+    "Exchange",
     "Kernel",
     "Loss",
     "Optimizer",

@@ -15,7 +15,6 @@ import click
 from rnnfarm import __version__
 from rnnfarm.cli_data import data
 from rnnfarm.cli_plugins import check, new_plugin, report
-from rnnfarm.errors import DeviceError
 from rnnfarm.terminal import (
     Suggesting,
     as_json,
@@ -50,8 +49,8 @@ def cli(ctx: click.Context, blocked: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Ray workers here.")
-@click.option("--address", metavar="URL", help="A Ray cluster to train on.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Train in N Ray workers.")
+@click.option("--address", metavar="HOST:PORT", help="A Ray cluster to train on, or 'auto'.")
 @setting("Set a key of the job, such as training.steps=100 (may be repeated).")
 @click.option(
     "--out",
@@ -75,16 +74,12 @@ def train(
     as_json: bool,
 ) -> None:
     """Train the model of the job file JOB."""
-    if address:
-        raise DeviceError(
-            "--address: training on a running cluster is not part of this version yet; leave the "
-            "option out, and --workers N trains in N processes of this machine"
-        )
     from rnnfarm.job import load_job
 
     registry = load_registry(ctx)
     loaded = load_job(job, settings, registry)
-    if loaded.cluster.workers != 1 and workers is None:
+    distributed = workers is not None or address is not None
+    if loaded.cluster.workers != 1 and not distributed:
         log(quiet)("one process computes all lanes (--workers N: in N); the result is the same")
 
     from rnnfarm.report import Progress
@@ -93,13 +88,19 @@ def train(
     progress = Progress(quiet=quiet)
     out = out or Path("runs") / job.stem
     with naming(job):
-        if workers is None:
+        if not distributed:
             result = train_job(loaded, registry, out=out, resume=resume, progress=progress)
         else:
-            from rnnfarm.cluster.local import train_with_workers
+            from rnnfarm.cluster.train import train_with_workers
 
             result = train_with_workers(
-                loaded, registry, workers, out=out, resume=resume, progress=progress
+                loaded,
+                registry,
+                workers,
+                out=out,
+                address=address,
+                resume=resume,
+                progress=progress,
             )
     if as_json:
         print_json(result.to_dict())

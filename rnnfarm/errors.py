@@ -77,3 +77,17 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """Return ``text`` on one line, with what a terminal would act on written as an escape."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def foreign_part(error: Exception) -> str:
+    """``CLASS.METHOD (FILE, line N): `` of the plugin's part that an exception went through."""
+    import traceback
+
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        kind = type(frame.f_locals.get("self"))
+        homes = [base.__module__.partition(".")[0] for base in kind.__mro__]
+        if homes[0] != "rnnfarm" and "rnnfarm" in homes:
+            code = frame.f_code
+            found = f"{kind.__name__}.{code.co_name} ({code.co_filename}, line {line}): "
+    return found

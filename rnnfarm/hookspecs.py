@@ -18,8 +18,8 @@ import string ``module:Name`` that is loaded at its first use (prefer it: a plug
 without any of its dependencies being imported). A name has no space and no colon.
 The built-in parts come through the same hooks (``rnnfarm/builtin/__init__.py``).
 
-Except for kernels, a part is a class derived from ``rnnfarm.settings.Part``: its settings are
-annotated class attributes, and each becomes a key of the job file.
+Except for kernels and exchanges, a part is a class derived from ``rnnfarm.settings.Part``: its
+settings are annotated class attributes, and each becomes a key of the job file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ import pluggy
 PROJECT = "rnnfarm"
 """Name of the pluggy project, and of the group of entry points."""
 
-KINDS = ("cells", "losses", "optimizers", "schedules", "kernels", "readers", "callbacks")
+KINDS = (
+    *("cells", "losses", "optimizers", "schedules", "kernels", "readers", "callbacks"),
+    "exchanges",
+)
 """What a plugin can give; the hook of a kind is ``rnnfarm_`` + kind."""
 
 Parts: TypeAlias = Mapping[str, type[Any] | str]
@@ -99,4 +102,13 @@ def rnnfarm_callbacks() -> Parts:  # type: ignore[empty-body]
     """Give callbacks: name → ``rnnfarm.Callback`` class, for ``training.callbacks`` in a job.
 
     A callback is told of steps, evaluations, checkpoints and the end, and may stop the run.
+    """
+
+
+@hookspec
+def rnnfarm_exchanges() -> Parts:  # type: ignore[empty-body]
+    """Give exchanges: name → ``rnnfarm.Exchange`` class, for ``cluster.exchange`` in a job.
+
+    An exchange adds up the gradients of several workers on one kind of device, in the fixed tree
+    over lanes. It says which devices it serves and with what priority.
     """

@@ -117,8 +117,7 @@ def _training_checks(training: tables.TrainingTable) -> list[Problem]:
 
 
 def _cluster_checks(cluster: tables.ClusterTable, lanes: int) -> list[Problem]:
-    workers = cluster.workers
-    least, most = (workers, workers) if isinstance(workers, int) else (workers.min, workers.max)
+    least, most = cluster.least, cluster.most
     if least > most:
         return [("cluster.workers", f"min = {least} is more than max = {most}; swap them")]
     if most > lanes:

@@ -191,7 +191,8 @@ def _resolve_parts(
             missing.append((f"{path}.{table.key}", str(error)))
         else:
             found += _state_problems(path, own, part)
-    _find_kernel(job["training"], registry, missing)
+    _find_named(job["training"], "training", "kernel", registry, missing)
+    _find_named(job["cluster"], "cluster", "exchange", registry, missing)
 
 
 def _part_tables(job: dict[str, Any]) -> Iterator[tuple[str, Any, Any, type[PartTable]]]:
@@ -252,13 +253,16 @@ def _state_problems(path: str, own: dict[str, Any], cell: Any) -> list[Problem]:
     ]
 
 
-def _find_kernel(training: Any, registry: Registry, missing: list[Problem]) -> None:
-    kernel = training.get("kernel", "auto") if isinstance(training, dict) else "auto"
-    if isinstance(kernel, str) and kernel != "auto":
+def _find_named(
+    table: Any, section: str, key: str, registry: Registry, missing: list[Problem]
+) -> None:
+    """Note where a kernel or an exchange is named that cannot be had."""
+    name = table.get(key, "auto") if isinstance(table, dict) else "auto"
+    if isinstance(name, str) and name != "auto":
         try:
-            registry.get("kernels", kernel)
+            registry.get(f"{key}s", name)
         except PluginError as error:
-            missing.append(("training.kernel", f"{error}; 'auto' takes the best one"))
+            missing.append((f"{section}.{key}", f"{error}; 'auto' takes the best one"))
 
 
 def _section_problems(name: str, table: type[Table], error: ValidationError) -> list[Problem]:

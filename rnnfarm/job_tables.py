@@ -164,6 +164,41 @@ class ClusterTable(Table):
     workers: Positive | WorkersTable = Field(
         default=1, description="a whole number from 1, or a table { min = …, max = … } of two"
     )
+    cpus: Positive = Field(default=1, description="CPUs of a worker, and threads for its lanes")
+    gpus: Count | None = Field(
+        default=None, description="GPUs of a worker; if absent 1 for device = 'cuda', else 0"
+    )
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="custom resources of a worker, as the cluster's nodes name them"
+    )
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = Field(
+        default="pack", description="on few nodes or on many; strict: else not at all"
+    )
+    niceness: Annotated[int, Field(ge=-20, le=19)] = Field(
+        default=0, description="of the workers' processes, as nice(1) counts it"
+    )
+    exchange: str = Field(
+        default="auto", description="what adds up gradients over workers; auto: by the device"
+    )
+    snapshot_every: Positive = Field(
+        default=20, description="steps between copies in memory, which a lost worker is redone from"
+    )
+    start_timeout: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="seconds that the cluster has to start the workers"
+    )
+    deadline: Annotated[float, Field(gt=0)] = Field(
+        default=120.0, description="seconds without progress after which a worker is ended"
+    )
+
+    @property
+    def least(self) -> int:
+        """How many workers a run starts with at least."""
+        return self.workers if isinstance(self.workers, int) else self.workers.min
+
+    @property
+    def most(self) -> int:
+        """How many workers there may be."""
+        return self.workers if isinstance(self.workers, int) else self.workers.max
 
 
 class Job(Table):

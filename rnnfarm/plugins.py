@@ -30,6 +30,7 @@ BASES = {
     "kernels": "rnnfarm.kernels.interface:Kernel",
     "readers": "rnnfarm.data.reader:Reader",
     "callbacks": "rnnfarm.training.callback:Callback",
+    "exchanges": "rnnfarm.cluster.exchange:Exchange",
 }
 _PLURALS = {"losses": "loss"}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from rnnfarm.errors import JobError, RnnfarmError, suggestion
+from rnnfarm.errors import JobError, RnnfarmError, foreign_part, suggestion
 
 if TYPE_CHECKING:
     from rnnfarm.plugins import Registry
@@ -142,7 +142,7 @@ def _unexpected(error: Exception) -> int:
     import tempfile
     import traceback
 
-    part = _foreign_part(error)
+    part = foreign_part(error)
     code = 3 if part else 1
     if os.environ.get("RNNFARM_DEBUG") == "1":
         traceback.print_exception(error)
@@ -157,17 +157,3 @@ def _unexpected(error: Exception) -> int:
         f"its traceback is in {file.name} (RNNFARM_DEBUG=1 shows it here)",
         code,
     )
-
-
-def _foreign_part(error: Exception) -> str:
-    """``CLASS.METHOD (FILE, line N): `` of the plugin's part that an exception went through."""
-    import traceback
-
-    found = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        kind = type(frame.f_locals.get("self"))
-        homes = [base.__module__.partition(".")[0] for base in kind.__mro__]
-        if homes[0] != "rnnfarm" and "rnnfarm" in homes:
-            code = frame.f_code
-            found = f"{kind.__name__}.{code.co_name} ({code.co_filename}, line {line}): "
-    return found

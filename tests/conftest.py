@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from training_tools import write_tokens
 
 from rnnfarm.cli import main
 
@@ -23,3 +25,11 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
         return stop.value.code, out, err
 
     return rnnfarm
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset of tokens and labels, for runs in several processes."""
+    path = tmp_path_factory.mktemp("cluster") / "data"
+    write_tokens(path, {"train": [50, 3, 1, 90, 40] * 3, "valid": [60, 40] * 4})
+    return path

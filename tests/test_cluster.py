@@ -1,44 +1,61 @@
-"""Training with Ray workers: the same bits for any number of them, and through deaths."""
+"""Training with Ray workers: the same bits for any number of them, and what the user sees."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
-from training_tools import REGISTRY, make_job, token_job, write_tokens
+import tomli_w
+from cluster_tools import Disturbed, cluster_job, nothing_left, ray_cluster, run_disturbed
+from ray.cluster_utils import Cluster
+from training_tools import REGISTRY, make_job, write_values
 
-from rnnfarm.cluster import engine
-from rnnfarm.cluster.engine import ClusterTrainer
-from rnnfarm.cluster.local import train_with_workers
-from rnnfarm.errors import DeviceError, JobError, RunError
+from rnnfarm.cluster.group import Group
+from rnnfarm.cluster.train import train_with_workers
+from rnnfarm.errors import DeviceError, JobError, PluginError, RunError
+from rnnfarm.job import load_job
+from rnnfarm.report import Progress
 from rnnfarm.training.session import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cluster") / "data"
-    write_tokens(path, {"train": [50, 3, 1, 90, 40] * 3, "valid": [60, 40] * 4})
-    return path
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is on the workers' path."""
+    return tmp_path_factory.mktemp("modules")
 
 
-def cluster_job(data: Path, **changes: Any) -> dict[str, Any]:
-    """Four lanes, dropout between layers and within the recurrence, evaluations."""
-    layers = [{"cell": "lstm", "hidden": 8, "dropout": 0.2, "recurrent_dropout": 0.1}] * 2
-    settings = {"lanes": 4, "evaluate_every": 5, "checkpoint_every": 7} | changes
-    return token_job(data, model={"layers": layers}, **settings)
+@pytest.fixture(scope="module")
+def cluster(modules: Path) -> Iterator[Cluster]:
+    with ray_cluster(nodes=2, cpus=2, path=modules) as cluster:
+        yield cluster
 
 
-@pytest.mark.parametrize("mode", ["stream", "examples"])
-def test_workers_give_the_bits_of_one_process(data: Path, tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize("mode", ["streams", "examples", "values"])
+def test_workers_give_the_bits_of_one_process(
+    cluster: Cluster, data: Path, tmp_path: Path, mode: str
+) -> None:
     raw = cluster_job(data)
     if mode == "examples":
         raw["data"] |= {"mode": "examples", "target": "labels"}
+    if mode == "values":
+        write_values(tmp_path / "values", {"train": [90, 70] * 4, "valid": [60] * 4})
+        raw["data"]["path"] = str(tmp_path / "values")
+        raw["model"] |= {"input": {"kind": "none"}, "loss": "mse"}
+        raw["training"]["dtype"] = "float64"
     job = make_job(raw)
     alone = train(job, REGISTRY, out=tmp_path / "alone")
     for workers in (1, 2, 3, 4):
@@ -46,32 +63,27 @@ def test_workers_give_the_bits_of_one_process(data: Path, tmp_path: Path, mode: 
         assert result.workers == workers
         assert result.parameters_sha256 == alone.parameters_sha256, workers
         assert (result.train_loss, result.valid_loss) == (alone.train_loss, alone.valid_loss)
-        assert not ray.is_initialized()
+    nothing_left()
 
 
-def test_run_goes_on_after_workers_are_killed(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_large_layers_in_several_buckets(
+    cluster: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job(cluster_job(data))
+    """Over 1 MB a bucket: the arrays go through shared memory, and three workers have owners."""
+    layers = [{"cell": "gru", "hidden": 200}, {"cell": "lstm", "hidden": 200, "dropout": 0.1}]
+    raw = cluster_job(data, steps=3)
+    raw["model"] |= {"layers": layers, "input": {"kind": "embedding", "size": 200}}
+    raw["model"]["output"] = {"tied": True}
+    job = make_job(raw)
     alone = train(job, REGISTRY, out=tmp_path / "alone")
-    monkeypatch.setattr(engine, "SNAPSHOT_EVERY", 4)
-    step, killed = ClusterTrainer.train_step, []
-
-    def kill_and_step(self: ClusterTrainer) -> dict[str, Any]:
-        if self.step in (2, 9):
-            victim = self.group[self.step % 2]
-            pid = ray.get(victim.__ray_call__.remote(lambda worker: os.getpid()))
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
-        return step(self)
-
-    monkeypatch.setattr(ClusterTrainer, "train_step", kill_and_step)
-    result = train_with_workers(job, REGISTRY, 2, out=tmp_path / "killed")
-    assert len(killed) == 2
-    assert result.parameters_sha256 == alone.parameters_sha256
+    for workers in (2, 3):
+        result = train_with_workers(job, REGISTRY, workers, out=tmp_path / str(workers))
+        assert result.parameters_sha256 == alone.parameters_sha256, workers
 
 
-def test_a_run_of_workers_is_resumed_by_one_process(data: Path, tmp_path: Path) -> None:
+def test_a_run_of_workers_is_resumed_by_one_process(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
     whole = train(make_job(cluster_job(data)), REGISTRY, out=tmp_path / "whole")
     out = tmp_path / "run"
     train_with_workers(make_job(cluster_job(data, steps=7)), REGISTRY, 3, out=out)
@@ -79,12 +91,65 @@ def test_a_run_of_workers_is_resumed_by_one_process(data: Path, tmp_path: Path) 
     assert result.parameters_sha256 == whole.parameters_sha256
 
 
-def test_an_error_in_a_worker_is_what_the_user_sees(data: Path, tmp_path: Path) -> None:
+def test_gradient_flow_comes_from_the_worker_of_lane_0(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
+    job = make_job(cluster_job(data, steps=4, gradient_flow_every=2))
+    train(job, REGISTRY, out=tmp_path / "alone")
+    train_with_workers(job, REGISTRY, 2, out=tmp_path / "two")
+
+    def flows(run: str) -> list[Any]:
+        lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        return [entry for line in lines if "gradient_flow" in (entry := json.loads(line))]
+
+    assert len(flows("alone")) == 2
+    assert flows("two") == flows("alone")
+
+
+def test_an_error_in_a_worker_is_what_the_user_sees(
+    cluster: Cluster, data: Path, tmp_path: Path
+) -> None:
     job = make_job(
         cluster_job(data, optimizer={"name": "sgd", "lr": 1e38}, clip=None, dtype="float32")
     )
-    with pytest.raises(RunError, match=r"no finite number any more.*lower training\.optimizer\.lr"):
+    with pytest.raises(
+        RunError, match=r"worker \d \(on .*, process \d+\): step [23]: the (loss|gradient) is no "
+    ):
         train_with_workers(job, REGISTRY, 2, out=tmp_path / "run")
+    nothing_left()
+
+
+def test_a_fault_in_a_plugin_part_is_named(
+    cluster: Cluster,
+    modules: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And what it printed comes to the terminal, each line whole and only once."""
+    monkeypatch.syspath_prepend(str(modules))
+    (modules / "cluster_broken.py").write_text(
+        "from rnnfarm.builtin.losses import MeanSquaredError\n"
+        "class Broken(MeanSquaredError):\n"
+        "    calls: int = 0\n"
+        "    def evaluate(self, output, target, valid, d_output):\n"
+        "        print('from', 'the loss')\n"
+        "        if d_output is None: raise KeyError('lost')\n"
+        "        d_output[...] = 0\n"
+        "        return 1.0, int(valid.sum())\n"
+    )
+    write_values(tmp_path / "values", {"train": [90, 70] * 4, "valid": [60] * 4})
+    raw = cluster_job(tmp_path / "values", steps=4, evaluate_every=4)
+    raw["model"] |= {"input": {"kind": "none"}, "loss": "cluster_broken:Broken"}
+    progress = Progress(quiet=False)
+    with pytest.raises(PluginError) as caught:
+        train_with_workers(make_job(raw), REGISTRY, 2, out=tmp_path / "run", progress=progress)
+    assert "Broken.evaluate (" in str(caught.value)
+    assert "cluster_broken.py, line 6): KeyError: 'lost'" in str(caught.value)
+    shown = [line for line in capsys.readouterr().err.splitlines() if "from the loss" in line]
+    assert shown == ["workers 0, 1: from the loss"] * 4
+    nothing_left()
 
 
 def test_more_workers_than_lanes(data: Path, tmp_path: Path) -> None:
@@ -93,9 +158,160 @@ def test_more_workers_than_lanes(data: Path, tmp_path: Path) -> None:
         train_with_workers(job, REGISTRY, 5, out=tmp_path / "run")
 
 
-def test_workers_that_differ(data: Path) -> None:
-    same = ClusterTrainer.__new__(ClusterTrainer)
-    same.group = []
-    same._compare([{"numpy": "2.1"}, {"numpy": "2.1"}])
-    with pytest.raises(DeviceError, match=r"(?s)workers differ.*numpy: worker 0 2\.1, worker 1 2"):
-        same._compare([{"numpy": "2.1", "a": "b"}, {"numpy": "2.2", "a": "b"}])
+def test_no_room(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+    raw = cluster_job(data, cluster={"start_timeout": 1.0, "cpus": 2})
+    with pytest.raises(
+        DeviceError,
+        match=r"no room for 3 workers with 2 CPUs each: the cluster has 3 nodes with 4 of 4 CPUs "
+        r"free; start with fewer workers",
+    ):
+        train_with_workers(make_job(raw), REGISTRY, 3, out=tmp_path / "run")
+    raw = cluster_job(data, cluster={"start_timeout": 1.0, "resources": {"tpu": 1}, "gpus": 1})
+    with pytest.raises(DeviceError, match=r"a worker with 1 CPU, 1 tpu, 1 GPU: the cluster has"):
+        train_with_workers(make_job(raw), REGISTRY, 1, out=tmp_path / "run2")
+    nothing_left()
+
+
+def test_workers_that_differ(
+    cluster: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Group.__init__
+
+    def with_other_facts(self: Group, *arguments: Any) -> None:
+        make(self, *arguments)
+        self.facts = self.facts | {"plugin other": "1.0"}
+
+    monkeypatch.setattr(Group, "__init__", with_other_facts)
+    with pytest.raises(DeviceError, match=r"(?s)workers differ.*plugin other: driver 1\.0, worker"):
+        train_with_workers(make_job(cluster_job(data)), REGISTRY, 2, out=tmp_path / "run")
+    nothing_left()
+
+
+def test_parameters_that_drift_apart(
+    cluster: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a processor or memory computes wrongly: found at the next snapshot."""
+
+    def damage(trainer: Disturbed) -> None:
+        def change(worker: Any) -> None:
+            worker.trainer.arena[0] += 1.0
+
+        ray.get(trainer.group.members[1].actor.__ray_call__.remote(change))
+
+    with pytest.raises(RunError, match=r"(?s)step 7: the workers' parameters are not the same"):
+        run_disturbed(monkeypatch, cluster_job(data), 2, tmp_path / "run", {6: damage})
+    nothing_left()
+
+
+def test_a_worker_reads_only_the_shards_of_its_lanes(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rnnfarm.data import Column, DatasetWriter
+
+    columns = {"tokens": Column.tokens(7)}
+    with DatasetWriter(tmp_path / "data", columns, shard_bytes=1000) as writer:
+        for _ in range(40):
+            writer.append("train", {"tokens": np.arange(300) % 7})
+    mapped: list[int] = []
+
+    def look(trainer: Disturbed) -> None:
+        def count(worker: Any) -> tuple[int, int]:
+            split = worker.trainer.windows.split
+            return split._shard.cache_info().currsize, len(split.info.shards)
+
+        actors = [slot.actor for slot in trainer.group.members]
+        mapped.extend(ray.get([actor.__ray_call__.remote(count) for actor in actors]))
+
+    run_disturbed(
+        monkeypatch, cluster_job(tmp_path / "data", steps=3), 4, tmp_path / "run", {2: look}
+    )
+    shards = mapped[0][1]
+    assert shards == 10
+    assert all(count <= 2 for count, _ in mapped), mapped
+
+
+# -- the command line -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job_file(data: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "job.toml"
+    path.write_text(tomli_w.dumps(cluster_job(data)))
+    return path
+
+
+def rnnfarm(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rnnfarm", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_embedded(job_file: Path, tmp_path: Path) -> None:
+    """A Ray of its own, of which nothing is left and nothing shows but in a file."""
+    out = tmp_path / "run"
+    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, "--json")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    alone = train(load_job(job_file, (), REGISTRY), REGISTRY, out=tmp_path / "alone")
+    assert json.loads(output)["parameters_sha256"] == alone.parameters_sha256
+    assert json.loads(output)["workers"] == 2
+    assert not [line for line in errors.splitlines() if "ray" in line.lower() and "run" not in line]
+    _no_ray_of(process.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_embedded_and_ended(job_file: Path, tmp_path: Path, number: int) -> None:
+    out = tmp_path / "run"
+    many = ("--set", "training.steps=100000", "--set", "training.checkpoint_every=5")
+    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, *many)
+    end = time.monotonic() + 60
+    while not list((out / "checkpoints").glob("step-*[0-9]")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "its checkpoint is written, go on with --resume" in errors
+    _no_ray_of(process.pid)
+
+
+def _no_ray_of(pid: int) -> None:
+    """Assert that the processes of a run's own Ray end."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes()
+            except OSError:
+                continue
+            if b"rnnfarm-ray-" in command:
+                found.append(path)
+        if not found:
+            return
+        time.sleep(0.2)
+    raise AssertionError(found)
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("ray://127.0.0.1:1", "takes its address as HOST:PORT"),
+        ("127.0.0.1:1", "--address 127.0.0.1:1: no Ray cluster answers there"),
+        ("HTTP", "answers as a web server does; a cluster's dashboard is for `rnnfarm submit`"),
+        ("nonsense", "--address nonsense: no Ray cluster answers there"),
+    ],
+)
+def test_an_address_where_nothing_answers(
+    job_file: Path, tmp_path: Path, address: str, sentence: str
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        if address == "HTTP":
+            address = f"127.0.0.1:{server.server_port}"
+        process = rnnfarm("train", job_file, "--address", address, "--out", tmp_path / "run")
+        _, errors = process.communicate(timeout=100)
+        server.shutdown()
+    assert process.returncode == 4, errors
+    assert sentence in errors

@@ -79,3 +79,8 @@ def rnnfarm_readers() -> Parts:
 @hookimpl
 def rnnfarm_callbacks() -> Parts:
     return {"early_stopping": "rnnfarm.builtin.callbacks:EarlyStopping"}
+
+
+@hookimpl
+def rnnfarm_exchanges() -> Parts:
+    return {"object_store": "rnnfarm.cluster.object_store:ObjectStore"}

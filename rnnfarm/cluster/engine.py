@@ -1,17 +1,22 @@
-"""The driver's side of training with workers: the group, the step, snapshots and recovery."""
+"""The driver's side of training with workers: the step, snapshots and recovery."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
-from rnnfarm.cluster.worker import LaneStates, Snapshot, Worker
+from rnnfarm.cluster.group import Group, GroupBroken
+from rnnfarm.cluster.metrics import Metrics
+from rnnfarm.cluster.worker import Snapshot, StepReport, facts_of
+from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.window import Windows
-from rnnfarm.errors import DeviceError, RnnfarmError, RunError
+from rnnfarm.errors import RunError
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.evaluate import evaluation_lanes, figures
@@ -21,8 +26,6 @@ from rnnfarm.training.setup import Model
 from rnnfarm.training.tbptt import add_sums
 
 log = logging.getLogger("rnnfarm")
-#: Every how many steps the driver fetches what a new group would start from.
-SNAPSHOT_EVERY = 20
 #: How many deaths in a row, none of them followed by a snapshot, end a run.
 DEATHS = 3
 
@@ -30,130 +33,161 @@ DEATHS = 3
 class ClusterTrainer(Trainer):
     """A ``Trainer`` whose steps are computed by Ray actors.
 
-    Its own arena and lanes hold the last snapshot; the workers are ahead of it. A worker's death
-    ends its group: a new one starts from the snapshot and redoes the steps since, to the same bits.
+    Its own arena and lanes hold the last snapshot; the workers are ahead of it. When a worker dies,
+    those that are left load the snapshot and redo the steps since, to the same bits; whoever comes
+    up later joins them between two steps.
+
+    Args:
+        session: Ray, entered at the first step and left at the end.
+        log_file: where Ray's own notices go.
+        say: tells of what happens.
     """
 
     def __init__(
-        self, job: Job, registry: Registry, model: Model, windows: Windows, workers: int
+        self,
+        job: Job,
+        registry: Registry,
+        model: Model,
+        windows: Windows,
+        *,
+        session: Callable[[], AbstractContextManager[None]],
+        log_file: Path,
+        say: Callable[[str], None],
     ) -> None:
         super().__init__(job, registry, model, windows)
-        self.workers = workers
         self.registry = registry
-        self.group: list[Any] = []
+        self.session = session
+        self.log_file, self.say = log_file, say
+        self.stack = ExitStack()
+        self.group: Group | None = None
+        #: Whether the workers have formed a group and are at this trainer's step.
+        self.joined = False
         #: The learning rates of the steps since the snapshot, for the case that they are redone.
         self.rates: list[float] = []
         self.deaths = 0
+        #: How often workers were lost, and how many steps were computed once more.
+        self.losses = self.redone = 0
+        #: Seconds of all steps so far by what worker 0 did, for benchmarks.
+        self.seconds: Counter[str] = Counter()
 
     # -- the step ---------------------------------------------------------------------------------
 
     def train_step(self) -> dict[str, Any]:
         lr = self.lr
-        metrics: dict[str, Any]
-        metrics, self.count, self.gradient_flow = self._recovering(lambda: self._step(lr))
+        if self.group is not None and self.group.waiting():
+            self.take_snapshot()  # so that the new group redoes nothing
+            self.joined = False
+        report: StepReport = self._recovering(lambda group: self._step(group, lr))
         self.rates.append(lr)
         self.step += 1
-        self.train_loss = metrics["train_loss"]
-        if self.step % SNAPSHOT_EVERY == 0:
-            self._recovering(self._snapshot)
-        return metrics
+        self.count, self.gradient_flow = report.count, report.gradient_flow
+        self.train_loss = report.metrics["train_loss"]
+        if self.step % self.job.cluster.snapshot_every == 0:
+            self.take_snapshot()
+        return report.metrics
 
-    def _step(self, lr: float) -> Any:
-        parts = [worker.compute.remote() for worker in self.group]
-        return _get([worker.update.remote(lr, *parts) for worker in self.group])[0]
+    def _step(self, group: Group, lr: float) -> StepReport:
+        reports: list[StepReport] = group.call("step", lr)
+        self.metrics.step(reports)
+        self.seconds.update(reports[0].seconds)
+        return reports[0]
 
     def measure(self, windows: Windows) -> dict[str, float]:
-        def run() -> Any:
-            return _get([worker.evaluate.remote() for worker in self.group])
-
-        parts = {node: sums for part in self._recovering(run) for node, sums in part.items()}
+        found = self._recovering(lambda group: group.call("evaluate"))
+        parts = {node: sums for part in found for node, sums in part.items()}
         lanes = evaluation_lanes(windows, self.job.training.lanes)
         return figures(self.model, reduce_tree((0, lanes), parts, add_sums))
 
+    def evaluate(self, windows: Windows) -> dict[str, Any]:
+        entry = super().evaluate(windows)
+        self.metrics.evaluation(entry)
+        return entry
+
     def arrays(self) -> dict[str, Any]:
-        if self.rates:
-            self._recovering(self._snapshot)
+        self.take_snapshot()
         return super().arrays()
 
-    # -- the group --------------------------------------------------------------------------------
+    # -- snapshots --------------------------------------------------------------------------------
 
-    def _recovering(self, act: Callable[[], Any]) -> Any:
-        """``act()``, with a new group where there is none or a worker of it has died."""
-        while True:
-            try:
-                if not self.group:
-                    self._form()
-                return act()
-            except RayActorError as error:
-                self.deaths += 1
-                self.end()
-                if self.deaths >= DEATHS:
-                    raise RunError(
-                        f"step {self.step + 1}: workers died {DEATHS} times without progress, the "
-                        f"last time: {_first_line(error)}; look for memory (lower training.batch), "
-                        "and go on with --resume"
-                    ) from error
-                log.warning("a worker died (%s); going on with a new group", _first_line(error))
+    def take_snapshot(self) -> None:
+        """Fetch what a new group would start from, where the workers are ahead of it."""
+        if self.rates:
+            self._recovering(self._fetch)
 
-    def _form(self) -> None:
-        """Start the workers, give them the snapshot, and redo the steps since."""
-        raw, blocked = self.job.to_dict(), self.registry.blocked
-        actor = ray.remote(num_cpus=1, max_restarts=0)(Worker)
-        self.group = [
-            actor.remote(raw, blocked, rank, self.workers) for rank in range(self.workers)
-        ]
-        self._compare(_get([worker.facts.remote() for worker in self.group]))
-        start = self.step - len(self.rates)
-        lanes: LaneStates = {lane.index: lane.states for lane in self.lanes}
-        snapshot: Snapshot = (self.arena, self.optimizer_states, lanes)
-        shared = ray.put(snapshot)
-        _get([worker.load.remote(start, shared) for worker in self.group])
-        for lr in self.rates:
-            self._step(lr)
-
-    def _snapshot(self) -> None:
-        (arena, optimizer), *states = _get(
-            [self.group[0].replica.remote(), *(w.lane_states.remote() for w in self.group)]
-        )
+    def _fetch(self, group: Group) -> None:
+        found = group.call("snapshot")
+        checksums = [checksum for checksum, _, _ in found]
+        if len(set(checksums)) > 1:
+            table = "\n".join(f"  worker {k}: {c}" for k, c in enumerate(checksums))
+            raise RunError(
+                f"step {self.step}: the workers' parameters are not the same any more, which "
+                "differing processors or damaged memory can cause; go on with --resume on nodes "
+                f"of one type:\n{table}"
+            )
+        arena, optimizer = found[0][2]
         self.arena[...] = arena
         for name, array in optimizer.items():
             self.optimizer_states[name][...] = array
-        for part in states:
-            for k, state in part.items():
-                self.lanes[k].states = state
+        for _, part, _ in found:
+            for k, states in part.items():
+                self.lanes[k].states = states
         self.rates.clear()
         self.deaths = 0
 
-    def _compare(self, facts: list[dict[str, str]]) -> None:
-        """DeviceError with a table where workers differ in what decides about bits."""
-        rows = [
-            f"  {name}: " + ", ".join(f"worker {k} {f.get(name)}" for k, f in enumerate(facts))
-            for name in sorted({name for f in facts for name in f})
-            if len({f.get(name) for f in facts}) > 1
-        ]
-        if rows:
-            self.end()
-            raise DeviceError(
-                "the workers differ; install the same on every node:\n" + "\n".join(rows)
-            )
+    # -- the group --------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """End the workers."""
-        for worker in self.group:
-            ray.kill(worker)
-        self.group = []
+    def _recovering(self, act: Callable[[Group], Any]) -> Any:
+        """``act``, with a new group where there is none or workers of it have died."""
+        while True:
+            try:
+                if self.group is None:
+                    self.group = self._make_group()
+                if not self.joined:
+                    self._join(self.group)
+                return act(self.group)
+            except GroupBroken as broken:
+                self.joined = False
+                self.deaths += 1
+                self.losses += 1
+                if self.deaths >= DEATHS:
+                    raise RunError(
+                        f"step {self.step + 1}: workers were lost {DEATHS} times without progress, "
+                        f"the last time: {broken}; look for memory (lower training.batch) and at "
+                        "the nodes, and go on with --resume"
+                    ) from broken
+                log.warning("%s; going on from step %d", broken, self.step - len(self.rates))
 
+    def _make_group(self) -> Group:
+        self.stack.enter_context(self.session())
+        self.metrics = Metrics(self.log_file.parent)
+        moved = ray.get_runtime_context().runtime_env.get("working_dir")
+        dataset = ensure_dataset(self.job, self.registry)
+        facts = facts_of(self.registry, dataset, self.model, self)
+        group = Group(
+            self.job,
+            self.registry.blocked,
+            str(Path.cwd()) if moved else None,
+            {name: fact for name, fact in facts.items() if name.startswith(("plugin", "rnnfarm"))},
+            self.log_file,
+            self.say,
+        )
+        self.stack.callback(group.end)
+        return group
 
-def _get(refs: list[Any]) -> Any:
-    """``ray.get``; an error of rnnfarm in a worker is raised here as it was raised there."""
-    try:
-        return ray.get(refs)
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, RnnfarmError | MemoryError):
-            raise cause from error
-        raise
+    def _join(self, group: Group) -> None:
+        """Form the group, give it the snapshot, and redo the steps since."""
+        group.join()
+        if self.workers != len(group.members):
+            self.say(f"step {self.step}: {len(group.members)} workers")
+        self.workers = len(group.members)
+        lanes = {lane.index: lane.states for lane in self.lanes}
+        snapshot: Snapshot = (self.arena, self.optimizer_states, lanes)
+        group.call("load", self.step - len(self.rates), ray.put(snapshot))
+        for lr in self.rates:
+            group.call("step", lr)
+            self.redone += 1
+        self.joined = True
 
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    def close(self) -> None:
+        self.stack.close()
+        super().close()

@@ -2,65 +2,186 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import socket
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
+import ray
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from rnnfarm.data.dataset import open_dataset
+from rnnfarm import __version__
+from rnnfarm.cluster.buckets import Bucket, make_buckets
+from rnnfarm.cluster.choose import make_exchange
+from rnnfarm.cluster.exchange import Exchange, Membership, Part
+from rnnfarm.cluster.lines import Lines
+from rnnfarm.cluster.object_store import add_parts
+from rnnfarm.data.build import ensure_dataset
+from rnnfarm.data.dataset import Dataset
+from rnnfarm.errors import PluginError, RnnfarmError, foreign_part
 from rnnfarm.job import read_job
 from rnnfarm.nn.layer import FloatArray
 from rnnfarm.plugins import Registry
 from rnnfarm.training.evaluate import evaluate_lanes, evaluation_lanes
 from rnnfarm.training.lanes import Node, deal, owned_nodes, reduce_tree
 from rnnfarm.training.loop import Trainer
-from rnnfarm.training.setup import make_model, make_windows
-from rnnfarm.training.tbptt import Sums, add_sums, lane_threads
+from rnnfarm.training.run import parameters_sha256
+from rnnfarm.training.setup import Model, make_model, make_windows
+from rnnfarm.training.tbptt import Sums, make_lanes
 
 #: ``{lane: {layer: {state: (B / lanes, H)}}}``
 LaneStates = dict[int, dict[str, dict[str, FloatArray]]]
 #: The arena, the optimizer's states, and the lanes' states.
 Snapshot = tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]], LaneStates]
+#: How what a worker does begins where it can only wait for others.
+WAITING = "waiting for"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a call gave, and ``(stream, line)`` of what was printed meanwhile."""
+
+    result: Any
+    lines: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a worker runs, and what of it decides about bits."""
+
+    host: str
+    node: str
+    pid: int
+    facts: dict[str, str]
+    address: Any
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the driver is told of a step.
+
+    Attributes:
+        seconds: how long this worker computed its lanes (sending included), put its parts into
+            messages, waited for the others, and updated.
+    """
+
+    metrics: dict[str, Any]
+    count: int
+    gradient_flow: dict[str, dict[str, float]] | None
+    seconds: dict[str, float]
 
 
 class Worker:
-    """One of ``workers`` processes that train a job; the methods are a step's parts.
+    """One of the processes that train a job, as a Ray actor.
 
-    It makes its parts itself, from the job's names and settings, with its own plugins.
+    It makes its parts itself, from the job's names and settings, with its own plugins. ``call``
+    runs the methods of a step, one after the other; ``deliver`` takes what other workers send
+    meanwhile, and ``pulse`` and ``abandon`` are answered at any time.
     """
 
-    def __init__(
-        self, job: Mapping[str, Any], blocked: Sequence[str], rank: int, workers: int
-    ) -> None:
+    trainer: Trainer
+    exchange: Exchange
+
+    def __init__(self) -> None:
+        self.lines = Lines()
+        self.lines.install()
+        self.doing, self.beat = "starting", 0
+
+    def call(self, method: str, *arguments: Any) -> Reply:
+        """Run a method; an exception in a plugin's part becomes a PluginError that names it."""
+        self._begins(method)
+        try:
+            result = getattr(self, method)(*arguments)
+        except (RnnfarmError, MemoryError):
+            raise
+        except Exception as error:
+            part = foreign_part(error)
+            if not part:
+                raise
+            text = " ".join(str(error).split())
+            raise PluginError(f"{part}{type(error).__name__}: {text}") from error
+        finally:
+            self._begins(f"{WAITING} the next call")
+        return Reply(result, self.lines.drain())
+
+    @ray.method(concurrency_group="mail")
+    def deliver(self, message: Any) -> None:
+        """Take what another worker's exchange sent."""
+        self.exchange.deliver(message)
+
+    @ray.method(concurrency_group="control")
+    def pulse(self) -> tuple[str, int]:
+        """What the worker is doing, and a number that grows as long as it gets on."""
+        return self.doing, self.beat
+
+    @ray.method(concurrency_group="control")
+    def abandon(self) -> None:
+        """Wait no longer for the other workers of the group."""
+        self.exchange.abandon()
+
+    def _begins(self, what: str) -> None:
+        self.doing = what
+        self.beat += 1
+
+    # -- becoming part of a group -----------------------------------------------------------------
+
+    def prepare(self, raw: Mapping[str, Any], blocked: Sequence[str], moved: str | None) -> Home:
+        """Make everything from the job.
+
+        Args:
+            blocked: plugins that are not to be loaded.
+            moved: the driver's working directory, where Ray has copied it to this node: paths of
+                the job below it are meant in this worker's copy.
+        """
         registry = Registry.load(blocked)
-        self.versions = registry.versions()
-        self.job = read_job(job, registry)
-        training = self.job.training
-        self.limits = threadpool_limits(training.blas_threads)
-        self.dataset = open_dataset(self.job.data.path)
-        self.model = make_model(self.job, self.dataset, registry)
-        windows = make_windows(self.job, self.model, self.dataset, "train")
-        if "valid" in self.dataset.splits:
-            self.valid = make_windows(self.job, self.model, self.dataset, "valid")
-        self.trainer = Trainer(self.job, registry, self.model, windows)
-        self.rank, self.workers = rank, workers
-        self.mine = deal(training.lanes, workers)[rank]
-        self.trainer.lanes = [self.trainer.lanes[k] for k in self.mine]
-        # One thread unless the job wants more: the other workers have this machine's other cores.
-        self.trainer.executor.shutdown()
-        self.trainer.executor = ThreadPoolExecutor(
-            lane_threads(training.threads or 1, training.lanes)
+        self.job = job = read_job(_moved(raw, moved), registry)
+        if job.training.device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        _set_niceness(job.cluster.niceness)
+        self.limits = threadpool_limits(job.training.blas_threads)
+        dataset = ensure_dataset(job, registry, lambda line: self._begins(line))
+        self.model = make_model(job, dataset, registry)
+        windows = make_windows(job, self.model, dataset, "train")
+        self.valid = (
+            make_windows(job, self.model, dataset, "valid") if "valid" in dataset.splits else None
+        )
+        threads = job.training.threads or job.cluster.cpus
+        self.trainer = Trainer(job, registry, self.model, windows, threads)
+        name, self.exchange = make_exchange(registry, job, self.model)
+        facts = facts_of(registry, dataset, self.model, self.trainer) | {"exchange": name}
+        context = ray.get_runtime_context()
+        return Home(
+            socket.gethostname(), context.get_node_id(), os.getpid(), facts, self.exchange.address()
         )
 
-    def facts(self) -> dict[str, str]:
-        """What has to be the same on every worker."""
-        kernels = {f"kernel of {k}": v for k, v in self.model.network.kernels.items()}
-        plugins = {f"plugin {k}": v for k, v in self.versions.items()}
-        return {"numpy": np.__version__, **kernels, **plugins, **self.dataset.fingerprint()}
+    def connect(self, generation: int, rank: int, workers: int, addresses: Sequence[Any]) -> None:
+        """Be worker ``rank`` of a new group."""
+        trainer, lanes = self.trainer, self.job.training.lanes
+        self.rank, self.workers = rank, workers
+        self.mine = deal(lanes, workers)
+        self.nodes = owned_nodes(lanes, self.mine[rank])
+        made = make_lanes(lanes, self.job.training.batch, self.model.network, self.model.loss)
+        trainer.lanes = [made[k] for k in self.mine[rank]]
+        self.buckets = make_buckets(self.model.network, workers)
+        self.exchange.connect(
+            Membership(
+                generation,
+                rank,
+                lanes,
+                tuple(self.mine),
+                tuple(addresses),
+                tuple(bucket.size for bucket in self.buckets),
+            )
+        )
 
     def load(self, step: int, snapshot: Snapshot) -> None:
         """Go on from a snapshot that was taken after ``step``."""
@@ -76,24 +197,50 @@ class Worker:
                 for layer, states in lanes[lane.index].items()
             }
 
-    def compute(self) -> dict[Node, Sums]:
-        """Run the lanes; the sums of the parts of the tree that are whole here."""
-        parts = self.trainer.compute()
-        nodes = owned_nodes(self.job.training.lanes, self.mine)
-        return {node: reduce_tree(node, parts, add_sums) for node in nodes}
+    # -- the step ---------------------------------------------------------------------------------
 
-    def update(
-        self, lr: float, *parts: dict[Node, Sums]
-    ) -> tuple[dict[str, Any], int, dict[str, dict[str, float]] | None]:
-        """Add up the parts of all workers and change the arena; metrics, count, gradient flow."""
-        merged = {node: sums for part in parts for node, sums in part.items()}
-        total = reduce_tree((0, self.job.training.lanes), merged, _add_received)
-        metrics = self.trainer.update(_writeable(total), lr)
-        return metrics, self.trainer.count, self.trainer.gradient_flow
+    def step(self, lr: float) -> StepReport:
+        """One training step, together with the other workers."""
+        trainer = self.trainer
+        began = time.perf_counter()
+        # window → forward → loss → backward, on every lane; layers are sent as they are ready
+        self._begins(f"computing step {trainer.step + 1}")
+        sender = _Sender(self)
+        trainer.compute(sender)
+        computed = time.perf_counter()
+        # reduce over lanes
+        self._begins(f"{WAITING} the other workers in step {trainer.step + 1}")
+        total = self._receive()
+        received = time.perf_counter()
+        # clip → optimizer
+        self._begins(f"updating in step {trainer.step + 1}")
+        metrics = trainer.update(total, lr)
+        updated = time.perf_counter()
+        seconds = {
+            "compute": computed - began - sender.seconds,
+            "send": sender.seconds,
+            "wait": received - computed,
+            "update": updated - received,
+        }
+        return StepReport(metrics, trainer.count, trainer.gradient_flow, seconds)
+
+    def _receive(self) -> Sums:
+        """The sums over all lanes of all workers."""
+        step, memory = self.trainer.step, self.trainer.lanes[0].memory
+        gradient = memory.array("total", self.trainer.arena.shape, self.trainer.arena.dtype)
+        loss, count = 0.0, 0
+        for number, bucket in enumerate(self.buckets):
+            arrays = list(self.exchange.receive(step, number))
+            if number == 0:
+                loss, count = float(arrays[-1][0]), int(arrays.pop()[1])
+            for target, array in zip(bucket.of(gradient), arrays, strict=True):
+                target[...] = array
+        return Sums(loss, count, gradient=gradient)
 
     def evaluate(self) -> dict[Node, Sums]:
         """The sums of this worker's lanes over the validation split."""
         training, windows = self.job.training, self.valid
+        assert windows is not None
         lanes = evaluation_lanes(windows, training.lanes)
         return evaluate_lanes(
             self.model,
@@ -104,23 +251,99 @@ class Worker:
             training.seed,
             training.evaluate_windows,
             self.trainer.executor,
+            tick=lambda: self._begins("evaluating"),
         )
 
-    def lane_states(self) -> LaneStates:
-        """The states of this worker's lanes."""
-        return {lane.index: lane.states for lane in self.trainer.lanes}
-
-    def replica(self) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
-        """The arena and the optimizer's states, which all workers have alike."""
-        return self.trainer.arena, self.trainer.optimizer_states
-
-
-def _add_received(left: Sums, right: Sums) -> Sums:
-    return add_sums(_writeable(left), right)
+    def snapshot(self) -> tuple[str, LaneStates, Any]:
+        """The arena's checksum and the lanes' states; of worker 0 also what all have alike."""
+        trainer = self.trainer
+        states = {lane.index: lane.states for lane in trainer.lanes}
+        alike = (trainer.arena, trainer.optimizer_states) if self.rank == 0 else None
+        return parameters_sha256(trainer.arena), states, alike
 
 
-def _writeable(sums: Sums) -> Sums:
-    """The same sums, with a gradient that does not lie in Ray's read-only memory."""
-    if sums.gradient is None or sums.gradient.flags.writeable:
-        return sums
-    return replace(sums, gradient=sums.gradient.copy())
+class _Sender:
+    """Sends each bucket as soon as all lanes of a worker have its gradient.
+
+    Lanes tell it of their layers from their threads. The lane that comes last adds up and sends.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.seconds = 0.0
+        self._lock = Lock()
+        self._arrived: Counter[str] = Counter()
+        self._sums: dict[int, Sums] = {}
+
+    def __call__(self, lane: int, layer: str, sums: Sums) -> None:
+        worker = self.worker
+        with self._lock:
+            worker.beat += 1
+            self._sums[lane] = sums
+            self._arrived[layer] += 1
+            if self._arrived[layer] < len(worker.trainer.lanes):
+                return
+            began = time.perf_counter()
+            for number, bucket in enumerate(worker.buckets):
+                if bucket.after == layer:
+                    self._send(number, bucket)
+            self.seconds += time.perf_counter() - began
+
+    def _send(self, number: int, bucket: Bucket) -> None:
+        worker = self.worker
+        leaves: dict[Node, Part] = {}
+        for lane, sums in self._sums.items():
+            assert sums.gradient is not None
+            arrays = bucket.of(sums.gradient)
+            if number == 0:  # the figures travel with the first one
+                arrays.append(np.array([sums.loss, sums.count], np.float64))
+            leaves[lane, lane + 1] = arrays
+        parts = {node: reduce_tree(node, leaves, add_parts) for node in worker.nodes}
+        worker.exchange.send(worker.trainer.step, number, parts)
+
+
+def facts_of(
+    registry: Registry, dataset: Dataset, model: Model, trainer: Trainer
+) -> dict[str, str]:
+    """What has to be the same on every worker, by its name in the table of differences."""
+    blas = [
+        f"{info['internal_api']} {info['version']} for {info.get('architecture', '?')}"
+        for info in threadpool_info()
+        if info["user_api"] == "blas"
+    ]
+    return {
+        "Python": platform.python_version(),
+        "rnnfarm": __version__,
+        "numpy": np.__version__,
+        "pyarrow": version("pyarrow"),
+        "ray": ray.__version__,
+        "BLAS": ", ".join(blas),
+        **{f"plugin {k}": v for k, v in registry.versions().items()},
+        **{f"kernel of {k}": v for k, v in model.network.kernels.items()},
+        **{f"data ({k})": v[:12] for k, v in dataset.fingerprint().items()},
+        "first parameters": parameters_sha256(trainer.arena)[:12],
+    }
+
+
+def _moved(raw: Mapping[str, Any], moved: str | None) -> Mapping[str, Any]:
+    """The job with its paths below ``moved`` changed to ones below the working directory."""
+    if moved is None:
+        return raw
+    data = dict(raw["data"])
+    for key in ("path", "base"):
+        with suppress(ValueError):
+            inner = os.path.relpath(data[key], moved) if "://" not in data[key] else ".."
+            if not inner.startswith(".."):
+                data[key] = os.path.normpath(os.path.join(os.getcwd(), inner))
+    return {**raw, "data": data}
+
+
+def _set_niceness(wanted: int) -> None:
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, wanted)
+    except PermissionError:
+        print(
+            f"this worker runs at niceness {here} instead of {wanted}; start Ray there with "
+            f"RAY_worker_niceness={wanted}, or set cluster.niceness = {here}"
+        )

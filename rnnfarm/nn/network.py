@@ -5,9 +5,9 @@ tokens or values (T, B[, F]) → input → recurrent layer … recurrent layer �
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -52,6 +52,21 @@ class NetworkSpec:
     input_dropout: float = 0.0
     output_bias: bool = True
     tied: bool = False
+
+
+class NetworkBackward(Protocol):
+    """``backward(d_output, gradients, records, ready) -> d_input``; see ``nn.layer.Backward``.
+
+    ``ready`` is told the name of each layer, the highest first, once its gradients are written.
+    """
+
+    def __call__(
+        self,
+        d_output: FloatArray,
+        gradients: Arrays,
+        records: dict[str, FloatArray] | None,
+        ready: Callable[[str], None] | None = None,
+    ) -> FloatArray | None: ...
 
 
 class Network:
@@ -108,7 +123,7 @@ class Network:
         """The states of ``rows`` rows before anything was read, by layer."""
         return {layer.name: layer.zero_states(rows) for layer in self.recurrent}
 
-    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, NetworkBackward]:
         """The output ``(T, B, O)``, and what computes the gradients; fills ``run.new_states``."""
         value: Any = x
         backwards: list[Backward] = []
@@ -117,13 +132,18 @@ class Network:
             backwards.append(backward)
 
         def backward_all(
-            d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
+            d_output: FloatArray,
+            gradients: Arrays,
+            records: dict[str, FloatArray] | None,
+            ready: Callable[[str], None] | None = None,
         ) -> FloatArray | None:
             gradient: FloatArray | None = d_output
-            for backward in reversed(backwards):
-                if gradient is None:
+            for layer, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
+                if gradient is None:  # nothing below learns
                     break
                 gradient = backward(gradient, gradients, records)
+                if ready is not None:
+                    ready(layer.name)
             return gradient
 
         return value, backward_all

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,12 @@ def evaluate_lanes(
     seed: int,
     most: int,
     executor: Executor | None,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[Node, Sums]:
-    """The sums of the lanes ``mine`` of ``lanes``, each over the first ``most`` windows or all."""
+    """The sums of the lanes ``mine`` of ``lanes``, each over the first ``most`` windows or all.
+
+    ``tick`` is called before every window.
+    """
     count = windows.windows_in_epoch(0)
     steps = range(min(count, most) if most else count)
     made = make_lanes(lanes, windows.batch, model.network, model.loss)
@@ -63,6 +67,7 @@ def evaluate_lanes(
     def run(number: int) -> tuple[Node, Sums]:
         total = Sums(0.0, 0)
         for step in steps:
+            tick()
             total = add_sums(total, made[number].evaluate(windows, step, parameters, seed))
         return (number, number + 1), total
 

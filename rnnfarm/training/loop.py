@@ -27,7 +27,7 @@ from rnnfarm.training.optimizer import OptimizerPass
 from rnnfarm.training.run import parameters_sha256, restore_arrays
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model
-from rnnfarm.training.tbptt import Lane, Sums, add_sums, lane_threads, make_lanes
+from rnnfarm.training.tbptt import Lane, Ready, Sums, add_sums, lane_threads, make_lanes
 
 log = logging.getLogger("rnnfarm")
 Array = npt.NDArray[np.floating]
@@ -39,8 +39,16 @@ class Trainer:
     #: How many processes compute its lanes.
     workers = 1
 
-    def __init__(self, job: Job, registry: Registry, model: Model, windows: Windows) -> None:
+    def __init__(
+        self,
+        job: Job,
+        registry: Registry,
+        model: Model,
+        windows: Windows,
+        threads: int | None = None,
+    ) -> None:
         training = job.training
+        threads = training.threads if threads is None else threads
         self.job = job
         self.model = model
         self.windows = windows
@@ -56,7 +64,7 @@ class Trainer:
         self.optimizer_states: dict[str, Array] = self.optimizer.states(layout.size)
         self.schedule: Schedule = training.schedule.create(registry)
         self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
-        self.executor = ThreadPoolExecutor(lane_threads(training.threads, training.lanes))
+        self.executor = ThreadPoolExecutor(lane_threads(threads, training.lanes))
         self.step = 0
         #: Of the last step, where it was due; see ``Lane.gradient_flow``.
         self.gradient_flow: dict[str, dict[str, float]] | None = None
@@ -85,11 +93,14 @@ class Trainer:
         # clip → optimizer
         return self.update(total, self.lr)
 
-    def compute(self) -> dict[Node, Sums]:
-        """The sums of every lane that is here: the leaves of the tree."""
+    def compute(self, ready: Ready | None = None) -> dict[Node, Sums]:
+        """The sums of every lane that is here: the leaves of the tree.
+
+        ``ready`` is told, in the lanes' threads, as soon as a layer's gradient is there.
+        """
         step, seed = self.step, self.job.training.seed
         results = self.executor.map(
-            lambda lane: lane.train(self.windows, step, self.parameters, seed), self.lanes
+            lambda lane: lane.train(self.windows, step, self.parameters, seed, ready), self.lanes
         )
         return {
             (lane.index, lane.index + 1): sums
@@ -137,6 +148,10 @@ class Trainer:
         self.schedule.observe(found["loss"])
         self.valid_loss = found["loss"] if math.isfinite(found["loss"]) else None
         return {"step": self.step} | {f"valid_{name}": value for name, value in found.items()}
+
+    def close(self) -> None:
+        """End what computes the steps."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
 
     # -- checkpoints ------------------------------------------------------------------------------
 

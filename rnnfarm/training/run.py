@@ -41,7 +41,7 @@ FREE = {
     "training.steps", "training.evaluate_every", "training.evaluate_windows",
     "training.checkpoint_every", "training.keep", "training.log_every",
     "training.gradient_flow_every", "training.threads", "training.kernel", "training.device",
-    "cluster.workers", "data.path", "data.base", "data.build",
+    "cluster", "data.path", "data.base", "data.build",
 }  # fmt: skip
 
 

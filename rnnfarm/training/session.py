@@ -203,7 +203,7 @@ class _Run:
         return self._end()
 
     def close(self) -> None:
-        self.trainer.executor.shutdown(wait=False, cancel_futures=True)
+        self.trainer.close()
         self.metrics.close()
         self.progress.close()
 

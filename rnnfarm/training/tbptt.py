@@ -7,15 +7,19 @@ window ``n - 1`` left behind; the gradient ends where the window starts.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.data.window import Window, Windows
-from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Memory, Pass
+from rnnfarm.nn.layer import Arrays, FloatArray, Memory, Pass
 from rnnfarm.nn.loss import LossFunction
-from rnnfarm.nn.network import Network
+from rnnfarm.nn.network import Network, NetworkBackward
+
+#: ``ready(lane, layer, sums)``: the gradient of a layer's parameters is written into ``sums``.
+Ready = Callable[[int, str, "Sums"], None]
 
 
 @dataclass
@@ -58,7 +62,14 @@ class Lane:
         self.states: dict[str, dict[str, FloatArray]] = network.zero_states(rows.stop - rows.start)
         self.memory = Memory()
 
-    def train(self, windows: Windows, step: int, parameters: Arrays, seed: int) -> Sums:
+    def train(
+        self,
+        windows: Windows,
+        step: int,
+        parameters: Arrays,
+        seed: int,
+        ready: Ready | None = None,
+    ) -> Sums:
         """Forward, loss and backward over window ``step``; carries the states on."""
         window = windows.read(step, self.rows)
         run = self.start(window, step, seed, windows.stride, training=True)
@@ -67,10 +78,12 @@ class Lane:
             d_output = self.memory.array("d_output", output.shape, output.dtype)
             loss = self.loss(output, window.target, window.valid, d_output)
             gradient = self.memory.array("gradient", (self.network.layout.size,), output.dtype)
-            backward(d_output, self.network.layout.views(gradient), None)
+            sums = Sums(loss.total, loss.count, gradient=gradient)
+            tell = None if ready is None else lambda layer: ready(self.index, layer, sums)
+            backward(d_output, self.network.layout.views(gradient), None, tell)
         self.states = run.new_states
         self.last = _Last(window, run, d_output, backward)
-        return Sums(loss.total, loss.count, gradient=gradient)
+        return sums
 
     def evaluate(self, windows: Windows, step: int, parameters: Arrays, seed: int) -> Sums:
         """Forward and loss over window ``step``, without dropout; carries the states on."""
@@ -134,7 +147,7 @@ class _Last:
     window: Window
     run: Pass
     d_output: FloatArray
-    backward: Backward
+    backward: NetworkBackward
 
 
 def _by_distance(record: FloatArray) -> dict[str, float]:

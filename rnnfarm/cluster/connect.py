@@ -1,0 +1,178 @@
+"""Ray: one of its own for workers on this machine, or a cluster that runs already."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import logging
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from rnnfarm.errors import DeviceError
+
+#: Of Ray's temporary folders; each holds a lock file as long as its run lives.
+PREFIX, LOCK = "rnnfarm-ray-", "lock"
+#: How long a path of Ray's folder may be, so that the sockets in it fit the system's 107 bytes.
+LONGEST = 40
+
+
+@contextmanager
+def ray_session(address: str | None, cpus: int, log_file: Path) -> Iterator[None]:
+    """Ray, for as long as the context lasts.
+
+    Args:
+        address: of a cluster; None starts a Ray of its own on this machine. Where this process is
+            connected already, that connection is used and left open.
+        cpus: how many CPUs a Ray of its own says it has.
+        log_file: gets Ray's own notices.
+
+    Raises DeviceError, in a sentence, where there is no cluster or it does not fit.
+    """
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray
+
+    if ray.is_initialized():
+        with notices_to(log_file):
+            yield
+        return
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "configure_logging": False,
+    }
+    with notices_to(log_file):
+        if address is not None:
+            _check_answers(address)
+            with _explained(address), _silent(log_file):
+                ray.init(address=address, **common)
+            try:
+                yield
+            finally:
+                ray.shutdown()
+            return
+        with _own_folder() as folder:
+            try:
+                with _silent(log_file):
+                    ray.init(
+                        address="local",
+                        num_cpus=cpus,
+                        include_dashboard=False,
+                        _temp_dir=str(folder),
+                        **common,
+                    )
+                yield
+            finally:
+                ray.shutdown()
+
+
+@contextmanager
+def notices_to(log_file: Path) -> Iterator[None]:
+    """Ray's log goes to a file instead of the terminal."""
+    logger = logging.getLogger("ray")
+    handler = logging.FileHandler(log_file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    propagated, others = logger.propagate, list(logger.handlers)
+    logger.propagate, logger.handlers = False, [handler]
+    try:
+        yield
+    finally:
+        logger.propagate, logger.handlers = propagated, others
+        handler.close()
+
+
+@contextmanager
+def _silent(log_file: Path) -> Iterator[None]:
+    """What Ray prints while it starts goes to the file too."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            yield
+    finally:
+        if text := printed.getvalue().strip():
+            with log_file.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A short temporary folder; those of runs that were killed are removed."""
+    place = tempfile.gettempdir()
+    if len(place) + len(PREFIX) + 8 > LONGEST:
+        place = "/tmp"
+    for old in Path(place).glob(f"{PREFIX}*"):
+        _remove_if_dead(old)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_dead(folder: Path) -> None:
+    """Remove the folder of a run whose process has ended; the system frees its lock."""
+    with suppress(OSError), (folder / LOCK).open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_answers(address: str) -> None:
+    """DeviceError where no cluster can be at an address: Ray itself would try for minutes."""
+    if "://" in address:
+        raise DeviceError(
+            f"--address {address}: `train` runs on a node of the cluster itself and takes its "
+            "address as HOST:PORT, or 'auto' there; from outside, use `rnnfarm submit`"
+        )
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # Ray knows: auto, local
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+            connection.settimeout(1)
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with suppress(TimeoutError):
+                if connection.recv(6) == b"HTTP/1":
+                    raise DeviceError(
+                        f"--address {address}: this answers as a web server does; a cluster's "
+                        "dashboard is for `rnnfarm submit`, and `train` takes what `ray start` "
+                        "shows, such as HOST:6379"
+                    )
+    except OSError as error:
+        raise DeviceError(_nobody(address, str(error))) from error
+
+
+def _nobody(address: str, why: str) -> str:
+    return (
+        f"--address {address}: no Ray cluster answers there ({why[:200]}); start one with "
+        "`ray start --head`, or mend the address"
+    )
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """What Ray says when it cannot connect, as one sentence with the mend."""
+    try:
+        yield
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        text = " ".join(str(error).split())
+        versions = re.findall(r"Ray: (\S+) (?:Python: )?(\S+)", text)
+        if "ersion mismatch" in text:
+            shown = " and ".join(f"Ray {r}, Python {p}" for r, p in versions) or text
+            raise DeviceError(
+                f"--address {address}: this process and the cluster have different versions "
+                f"({shown}); install the cluster's versions of Ray and Python here"
+            ) from error
+        if "oken" in text or "nauthenticated" in text:
+            raise DeviceError(
+                f"--address {address}: the cluster does not accept this machine's token; copy its "
+                "~/.ray/auth_token here, or name it in RAY_AUTH_TOKEN_PATH"
+            ) from error
+        raise DeviceError(_nobody(address, text)) from error
