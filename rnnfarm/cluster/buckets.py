@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from rnnfarm.nn.layer import FloatArray
 from rnnfarm.nn.network import Network
 
-#: Elements below which a bucket is not worth a message: a message takes as long as 1 MB.
-LEAST = 1 << 18
+#: Elements below which a layer shares its bucket with the next: each message costs some ms.
+LEAST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Bucket:
 
     @property
     def size(self) -> int:
-        return sum(stop - start for start, stop in self.spans)
+        return _size(self.spans)
 
     def of(self, arena: FloatArray) -> list[FloatArray]:
         """Views of the bucket's parts."""
@@ -37,31 +38,35 @@ class Bucket:
 def make_buckets(network: Network, workers: int, least: int = LEAST) -> list[Bucket]:
     """The arena's buckets, in the order in which the backward pass fills them.
 
-    Small layers share a bucket, and large ones are cut so that every worker can add up a like part
-    of the whole. The sums do not depend on it.
+    Small layers share a bucket. From three workers on large ones are cut, so that every worker can
+    add up a like part of the whole. The sums do not depend on it.
     """
-    largest = max(least, -(-network.layout.size // workers))
+    layout = network.layout
+    largest = max(least, -(-layout.size // workers)) if workers > 2 else layout.size
     buckets: list[Bucket] = []
     spans: list[tuple[int, int]] = []
-    for layer, span in _pieces(network, largest):
-        spans.append(span)
-        if sum(stop - start for start, stop in spans) >= least:
-            buckets.append(Bucket(tuple(spans), layer))
-            spans = []
-    if spans:
+
+    def close(layer: str) -> None:
         buckets.append(Bucket(tuple(spans), layer))
+        spans.clear()
+
+    last = ""
+    for layer in (layer for layer in reversed(network.layers) if layer.parameters):
+        last = layer.name
+        for name, parameter in layer.parameters.items():
+            start, size = layout.starts[name], int(np.prod(parameter.shape))
+            for first in range(start, start + size, largest):
+                spans.append((first, min(first + largest, start + size)))
+                if _size(spans) >= largest:
+                    close(last)
+        if _size(spans) >= least:
+            close(last)
+    if spans:
+        if buckets and _size(spans) < least:  # not worth a message of its own
+            spans[:0] = buckets.pop().spans
+        close(last)
     return buckets
 
 
-def _pieces(network: Network, largest: int) -> list[tuple[str, tuple[int, int]]]:
-    """``(layer, span)`` of every parameter, the highest layer first, none above ``largest``."""
-    layout = network.layout
-    pieces = []
-    for layer in reversed(network.layers):
-        for name, parameter in layer.parameters.items():
-            start, size = layout.starts[name], int(np.prod(parameter.shape))
-            pieces += [
-                (layer.name, (first, min(first + largest, start + size)))
-                for first in range(start, start + size, largest)
-            ]
-    return pieces
+def _size(spans: Iterable[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in spans)

@@ -24,7 +24,7 @@ LONGEST = 40
 
 
 @contextmanager
-def ray_session(address: str | None, cpus: int, log_file: Path) -> Iterator[None]:
+def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> Iterator[None]:
     """Ray, for as long as the context lasts.
 
     Args:
@@ -32,6 +32,8 @@ def ray_session(address: str | None, cpus: int, log_file: Path) -> Iterator[None
             connected already, that connection is used and left open.
         cpus: how many CPUs a Ray of its own says it has.
         log_file: gets Ray's own notices.
+        store: bytes of the object store of a Ray of its own. It goes through all of its memory in
+            turn, and each page costs a process a fault at its first use: no more than is needed.
 
     Raises DeviceError, in a sentence, where there is no cluster or it does not fit.
     """
@@ -63,6 +65,7 @@ def ray_session(address: str | None, cpus: int, log_file: Path) -> Iterator[None
                     ray.init(
                         address="local",
                         num_cpus=cpus,
+                        object_store_memory=store,
                         include_dashboard=False,
                         _temp_dir=str(folder),
                         **common,

@@ -28,6 +28,8 @@ from rnnfarm.training.tbptt import add_sums
 log = logging.getLogger("rnnfarm")
 #: How many deaths in a row, none of them followed by a snapshot, end a run.
 DEATHS = 3
+#: Bytes of Ray's object store beyond those of the parameters.
+STORE = 128 << 20
 
 
 class ClusterTrainer(Trainer):
@@ -38,7 +40,8 @@ class ClusterTrainer(Trainer):
     up later joins them between two steps.
 
     Args:
-        session: Ray, entered at the first step and left at the end.
+        session: Ray, entered at the first step and left at the end; given the bytes that its object
+            store needs.
         log_file: where Ray's own notices go.
         say: tells of what happens.
     """
@@ -50,7 +53,7 @@ class ClusterTrainer(Trainer):
         model: Model,
         windows: Windows,
         *,
-        session: Callable[[], AbstractContextManager[None]],
+        session: Callable[[int], AbstractContextManager[None]],
         log_file: Path,
         say: Callable[[str], None],
     ) -> None:
@@ -158,7 +161,7 @@ class ClusterTrainer(Trainer):
                 log.warning("%s; going on from step %d", broken, self.step - len(self.rates))
 
     def _make_group(self) -> Group:
-        self.stack.enter_context(self.session())
+        self.stack.enter_context(self.session(self._store_bytes()))
         self.metrics = Metrics(self.log_file.parent)
         moved = ray.get_runtime_context().runtime_env.get("working_dir")
         dataset = ensure_dataset(self.job, self.registry)
@@ -173,6 +176,11 @@ class ClusterTrainer(Trainer):
         )
         self.stack.callback(group.end)
         return group
+
+    def _store_bytes(self) -> int:
+        """What there may be at a time: gradients of two steps and their sums, and a snapshot."""
+        states = 2 + len(self.optimizer_states)
+        return STORE + self.arena.nbytes * (4 * self.job.cluster.most + states)
 
     def _join(self, group: Group) -> None:
         """Form the group, give it the snapshot, and redo the steps since."""

@@ -111,12 +111,13 @@ class ObjectStore(Exchange):
 
 
 def add_parts(left: Part, right: Part) -> Part:
-    """The sums of two parts' arrays, in the left one's where they can be written to.
+    """The sums of two parts' arrays, in place in one of them that can be written to.
 
-    What lies in Ray's object store cannot.
+    What lies in Ray's object store cannot. Which of two is the left one does not matter to a sum.
     """
     return [
-        np.add(a, b, out=a if a.flags.writeable else None) for a, b in zip(left, right, strict=True)
+        np.add(a, b, out=a if a.flags.writeable else b if b.flags.writeable else None)
+        for a, b in zip(left, right, strict=True)
     ]
 
 

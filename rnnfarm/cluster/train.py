@@ -40,10 +40,10 @@ def train_with_workers(
     log_file = out / "ray.log"
     cluster = job.cluster
 
-    def session() -> AbstractContextManager[None]:
+    def session(store: int) -> AbstractContextManager[None]:
         from rnnfarm.cluster.connect import ray_session
 
-        return ray_session(address, cluster.most * cluster.cpus, log_file)
+        return ray_session(address, cluster.most * cluster.cpus, log_file, store)
 
     def make_trainer(
         job: Job, registry: Registry, model: Model, windows: Windows

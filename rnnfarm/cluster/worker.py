@@ -206,11 +206,11 @@ class Worker:
         # window → forward → loss → backward, on every lane; layers are sent as they are ready
         self._begins(f"computing step {trainer.step + 1}")
         sender = _Sender(self)
-        trainer.compute(sender)
+        parts = trainer.compute(sender)
         computed = time.perf_counter()
         # reduce over lanes
         self._begins(f"{WAITING} the other workers in step {trainer.step + 1}")
-        total = self._receive()
+        total = self._receive(parts)
         received = time.perf_counter()
         # clip → optimizer
         self._begins(f"updating in step {trainer.step + 1}")
@@ -224,18 +224,19 @@ class Worker:
         }
         return StepReport(metrics, trainer.count, trainer.gradient_flow, seconds)
 
-    def _receive(self) -> Sums:
-        """The sums over all lanes of all workers."""
-        step, memory = self.trainer.step, self.trainer.lanes[0].memory
-        gradient = memory.array("total", self.trainer.arena.shape, self.trainer.arena.dtype)
+    def _receive(self, parts: Mapping[Node, Sums]) -> Sums:
+        """The sums over all lanes of all workers, in the gradient of this worker's first lane."""
+        step, own = self.trainer.step, parts[min(parts)].gradient
+        assert own is not None
         loss, count = 0.0, 0
         for number, bucket in enumerate(self.buckets):
             arrays = list(self.exchange.receive(step, number))
             if number == 0:
                 loss, count = float(arrays[-1][0]), int(arrays.pop()[1])
-            for target, array in zip(bucket.of(gradient), arrays, strict=True):
-                target[...] = array
-        return Sums(loss, count, gradient=gradient)
+            for target, array in zip(bucket.of(own), arrays, strict=True):
+                if not np.may_share_memory(target, array):  # it was added up elsewhere
+                    target[...] = array
+        return Sums(loss, count, gradient=own)
 
     def evaluate(self) -> dict[Node, Sums]:
         """The sums of this worker's lanes over the validation split."""
