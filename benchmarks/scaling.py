@@ -1,8 +1,8 @@
 """Two Ray workers of one CPU each against one, on an LSTM language model; prints JSON.
 
 Both groups are up at the same time in one Ray, and take turns, some steps each, so that a machine
-that gets slower slows both. Beside the ratio of medians it prints what a step's time went to, as seen by
-worker 0, and how long `rnnfarm train --workers 2` takes to its first finished step.
+that gets slower slows both. Beside the ratio of medians it prints what a step's time went to, as
+seen by worker 0, and how long `rnnfarm train --workers 2` takes to its first finished step.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def steps_of(job: dict[str, Any], options: argparse.Namespace, place: Path) -> d
 
 
 def shares(spent: Counter[str], total: float) -> dict[str, float]:
-    """Of a step's time, what worker 0 spent on what; the rest is calls, snapshots and the driver."""
+    """What worker 0 spent a step's time on; the rest is calls, snapshots and the driver."""
     found = {name: round(seconds / total, 4) for name, seconds in spent.items()}
     return found | {"rest": round(1 - sum(found.values()), 4)}
 
@@ -146,8 +146,10 @@ def first_step(place: Path, runs: int = 3) -> float:
         out = place / f"run{k}"
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "rnnfarm", "train", str(place / "job.toml")]
-            + ["--workers", "2", "--out", str(out), "--quiet"],
+            [
+                *(sys.executable, "-m", "rnnfarm", "train", str(place / "job.toml")),
+                *("--workers", "2", "--out", str(out), "--quiet"),
+            ],
             stdout=subprocess.DEVNULL,
         )
         metrics = out / "metrics.jsonl"

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from rnnfarm import __version__
+from rnnfarm.cli_cluster import logs, status, stop, submit
 from rnnfarm.cli_data import data
 from rnnfarm.cli_plugins import check, new_plugin, report
 from rnnfarm.terminal import (
@@ -108,7 +109,8 @@ def train(
         print_table(result.to_dict())
 
 
-cli.add_command(data)
+for command in (submit, status, logs, stop, data):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -130,6 +130,11 @@ class Registry:
         part = _load(entry.part, who) if isinstance(entry.part, str) else entry.part
         return _checked(kind, part, who)
 
+    def plugin_of(self, kind: str, name: str) -> Plugin | None:
+        """The plugin that gives a part; None for one that is named by an import string."""
+        entry = self._find(kind, name)
+        return None if entry is None else entry.plugin
+
     def _find(self, kind: str, name: str) -> _Entry | None:
         distribution, colon, rest = name.rpartition(":")
         if not colon:

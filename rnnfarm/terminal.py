@@ -89,10 +89,9 @@ def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal is no failed run
     try:
-        command.main(args=arguments, prog_name="rnnfarm", standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
+        # Of a command that ends with ctx.exit(code), click returns the code here.
+        ended = command.main(args=arguments, prog_name="rnnfarm", standalone_mode=False)
+        code = ended if isinstance(ended, int) else 0
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
         sys.stdout.flush()

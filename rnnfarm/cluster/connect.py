@@ -8,8 +8,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -52,7 +54,7 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
     with notices_to(log_file):
         if address is not None:
             _check_answers(address)
-            with _explained(address), _silent(log_file):
+            with _explained(address), _starting(log_file):
                 ray.init(address=address, **common)
             try:
                 yield
@@ -61,7 +63,7 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
             return
         with _own_folder() as folder:
             try:
-                with _silent(log_file):
+                with _starting(log_file):
                     ray.init(
                         address="local",
                         num_cpus=cpus,
@@ -91,13 +93,21 @@ def notices_to(log_file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _silent(log_file: Path) -> Iterator[None]:
-    """What Ray prints while it starts goes to the file too."""
+def _starting(log_file: Path) -> Iterator[None]:
+    """Keep Ray, while it starts, from what is not its own.
+
+    What it prints goes to the file too, and the handlers that it sets for signals, which end the
+    process without a checkpoint, are taken back.
+    """
     printed = io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with redirect_stdout(printed), redirect_stderr(printed):
             yield
     finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         if text := printed.getvalue().strip():
             with log_file.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")

@@ -1,0 +1,293 @@
+"""What travels to a cluster with a submitted job: the job file, its local files, its plugins.
+
+All lies in one folder, which Ray copies to every node and puts on the path of every process. A
+plugin lies there as an installed distribution does, its ``.dist-info`` beside its modules, so that
+its entry points are found.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import tomli_w
+
+from rnnfarm.errors import JobError, PluginError
+from rnnfarm.hookspecs import PROJECT
+from rnnfarm.job import Job, read_job
+from rnnfarm.job_reading import override, read_toml
+from rnnfarm.plugins import Registry
+
+#: Bytes of local files that may travel with a job; Ray takes 500 MiB at most.
+MOST = 200 << 20
+JOB, DATASET, FILES = "job.toml", "dataset", "files"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A folder that travels.
+
+    Attributes:
+        plugins: the distributions and modules in it.
+        bytes: of the local files in it.
+    """
+
+    folder: Path
+    job: Job
+    plugins: list[str]
+    bytes: int
+
+
+def add_plugins(sources: Sequence[Path], folder: Path) -> list[str]:
+    """Put wheels and folders with a pyproject.toml into a pack, and on this process's path.
+
+    Called before the registry is loaded, which then knows them. PluginError where one cannot be
+    built.
+    """
+    names = []
+    for source in sources:
+        wheel = source if source.suffix == ".whl" else build_wheel(source, folder)
+        names.append(_unpack(wheel, folder))
+    if sources:
+        sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
+    return names
+
+
+def pack_job(
+    path: Path,
+    settings: Sequence[str],
+    registry: Registry,
+    folder: Path,
+    added: Sequence[str] = (),
+) -> Pack:
+    """Pack a job file into ``folder``; JobError for a wrong job, or one with too many bytes.
+
+    Args:
+        settings: ``KEY=VALUE`` to set in the job.
+        added: the distributions that ``add_plugins`` has put there.
+    """
+    raw = read_toml(path)
+    override(raw, settings)
+    job = read_job(raw, registry, path.absolute().parent, str(path))
+    table = job.to_dict()
+    size = _pack_data(str(path), raw, job, table["data"], folder)
+    names = list(added)
+    for kind, name in parts_of_job(job):
+        plugin = registry.plugin_of(kind, name)
+        if plugin is None:
+            what = _pack_module(name.partition(".")[0].partition(":")[0], folder)
+        elif plugin.distribution in (PROJECT, *names):
+            continue
+        else:
+            what = _pack_distribution(plugin.distribution, folder)
+        if what and what not in names:
+            names.append(what)
+    (folder / JOB).write_text(tomli_w.dumps(table), encoding="utf-8")
+    return Pack(folder, job, names, size)
+
+
+def parts_of_job(job: Job) -> Iterator[tuple[str, str]]:
+    """``(kind, name)`` of every part that a job names."""
+    yield from (("cells", layer.cell) for layer in job.model.layers)
+    yield "losses", job.model.loss.name
+    yield "optimizers", job.training.optimizer.name
+    yield "schedules", job.training.schedule.name
+    yield from (("callbacks", callback.name) for callback in job.training.callbacks)
+    if job.data.build:
+        yield "readers", job.data.build.reader
+    if job.training.kernel != "auto":
+        yield "kernels", job.training.kernel
+    if job.cluster.exchange != "auto":
+        yield "exchanges", job.cluster.exchange
+
+
+# -- data -----------------------------------------------------------------------------------------
+
+
+def _pack_data(
+    source: str, raw: Mapping[str, Any], job: Job, table: dict[str, Any], folder: Path
+) -> int:
+    """Copy a job's local data and change its paths; the bytes copied.
+
+    Relative paths are the job's own and travel. Absolute ones and URIs are places that every node
+    reaches.
+    """
+    place = os.path.expanduser(raw["data"]["path"])
+    here = Path(job.data.path)
+    travels = "://" not in place and not os.path.isabs(place)
+    base, table["base"] = job.base, "."
+    if travels:
+        table["path"] = DATASET
+    there = "://" not in place and here.exists()
+    if travels and there:
+        size = _checked_size(source, "data.path", [p for p in here.rglob("*") if p.is_file()])
+        shutil.copytree(here, folder / DATASET)
+        return size
+    if job.data.build is None:
+        if travels:
+            raise JobError(
+                f"{source}: data.path: there is no dataset at {here}; build it first, say with "
+                "data.build how to, or name a place that every node of the cluster reaches"
+            )
+        return 0
+    return 0 if there else _pack_files(source, table["build"], base, folder)
+
+
+def _pack_files(source: str, build: dict[str, Any], base: Path, folder: Path) -> int:
+    """Copy what a reader's settings ``files`` and ``…_files`` name relative to the job."""
+    size = 0
+    for key, patterns in build.items():
+        if not (key.endswith("files") and isinstance(patterns, list)):
+            continue
+        for number, pattern in enumerate(patterns):
+            pattern = os.path.expanduser(pattern)
+            if os.path.isabs(pattern):
+                continue
+            root, rest = _split_pattern(pattern)
+            found = sorted(
+                p
+                for p in glob.glob(rest, root_dir=base / root, recursive=True)
+                if (base / root / p).is_file()
+            )
+            if not found:
+                raise JobError(
+                    f"{source}: data.build.{key}: {base / pattern} matches no file; mend the path"
+                )
+            size += _checked_size(source, f"data.build.{key}", [base / root / p for p in found])
+            target = Path(FILES) / f"{key}{number}"
+            for name in found:
+                (folder / target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(base / root / name, folder / target / name)
+            patterns[number] = str(target / rest)
+    return size
+
+
+def _split_pattern(pattern: str) -> tuple[str, str]:
+    """The folders of a glob pattern before its first wildcard, and the rest."""
+    parts = Path(pattern).parts
+    fixed = next((k for k, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return os.path.join("", *parts[:fixed]), os.path.join(*parts[fixed:])
+
+
+def _checked_size(source: str, key: str, paths: Sequence[Path]) -> int:
+    size = sum(path.stat().st_size for path in paths)
+    if size > MOST:
+        raise JobError(
+            f"{source}: {key}: {size / 1e6:,.0f} MB are too much to travel with a job (at most "
+            f"{MOST / 1e6:,.0f} MB); put them where every node of the cluster reaches them, and "
+            "write that place as an absolute path or a URI"
+        )
+    return size
+
+
+# -- plugins --------------------------------------------------------------------------------------
+
+
+def _pack_distribution(name: str, folder: Path) -> str:
+    """Copy an installed distribution; one that is installed as editable is built first."""
+    found = distribution(name)
+    source = _editable_source(found)
+    if source is not None:
+        return _unpack(build_wheel(source, folder), folder)
+    for file in found.files or []:
+        if ".." not in file.parts and "__pycache__" not in file.parts:
+            target = folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(found.locate_file(file)), target)
+    return name
+
+
+def _editable_source(found: Distribution) -> Path | None:
+    """The folder that an editable installation points to."""
+    url = json.loads(found.read_text("direct_url.json") or "{}")
+    if not url.get("dir_info", {}).get("editable"):
+        return None
+    return Path(unquote(urlparse(url["url"]).path))
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Build a wheel of a folder with a pyproject.toml; PluginError where that fails."""
+    if not (source / "pyproject.toml").is_file():
+        raise PluginError(
+            f"{source}: this is no wheel and no folder with a pyproject.toml; give one of both"
+        )
+    wheels = folder.with_name(f"{folder.name}-wheels")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    # With the backend at hand there is nothing to download.
+    if importlib.util.find_spec(_backend(source).partition(".")[0]):
+        command.append("--no-build-isolation")
+    before = set(wheels.glob("*.whl"))
+    done = subprocess.run(
+        [*command, "--wheel-dir", str(wheels), str(source.absolute())],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    made = set(wheels.glob("*.whl")) - before
+    if done.returncode or not made:
+        why = (done.stderr.strip().splitlines() or ["pip made no wheel"])[-1]
+        raise PluginError(
+            f"{source}: the plugin cannot be built as a wheel ({why}); mend its pyproject.toml, or "
+            "give a wheel that you have built"
+        )
+    return made.pop()
+
+
+def _backend(source: Path) -> str:
+    try:
+        project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PluginError(f"{source / 'pyproject.toml'}: is no valid TOML: {error}") from None
+    return str(project.get("build-system", {}).get("build-backend", "setuptools.build_meta"))
+
+
+def _unpack(wheel: Path, folder: Path) -> str:
+    """Unpack a wheel; the name of its distribution."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise PluginError(f"{wheel}: not readable as a wheel ({error}); build it again") from None
+    stem = "-".join(wheel.name.split("-")[:2])
+    info = folder / f"{stem}.dist-info"
+    if not info.is_dir():
+        raise PluginError(f"{wheel}: there is no {info.name} in it; build the wheel again")
+    return str(Distribution.at(info).metadata["Name"])
+
+
+def _pack_module(name: str, folder: Path) -> str | None:
+    """Copy a module of the user's own; None for one that is installed, or is there already."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None or _is_installed(name, spec.origin):
+        return None
+    origin = Path(spec.origin)
+    if spec.submodule_search_locations:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(origin.parent, folder / name, ignore=ignored, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(origin, folder / origin.name)
+    return name
+
+
+def _is_installed(name: str, origin: str) -> bool:
+    places = {sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")}
+    if name == PROJECT or any(origin.startswith(place + os.sep) for place in places):
+        return True
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
