@@ -37,7 +37,7 @@ quickstart: .venv/.core
 	@echo '  rnnfarm new-plugin my-cells                   a cell of your own (see README.md)'
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

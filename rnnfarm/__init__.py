@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rnnfarm.api import train
     from rnnfarm.cluster.exchange import Exchange
     from rnnfarm.data.reader import Reader
     from rnnfarm.equations.language import (
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from rnnfarm.hookspecs import hookimpl
     from rnnfarm.kernels.interface import Kernel
     from rnnfarm.nn.api import Recurrent
-    from rnnfarm.training.api import train
     from rnnfarm.training.callback import Callback
     from rnnfarm.training.schedule import Schedule
 
@@ -53,7 +53,7 @@ _HOME = {
     "rnnfarm.hookspecs": "hookimpl",
     "rnnfarm.kernels.interface": "Kernel",
     "rnnfarm.nn.api": "Recurrent",
-    "rnnfarm.training.api": "train",
+    "rnnfarm.api": "train",
     "rnnfarm.training.callback": "Callback",
     "rnnfarm.training.schedule": "Schedule",
 }

@@ -20,7 +20,8 @@ from rnnfarm.training.callback import Callback as RunCallback
 
 HEAVY = ("ray", "cupy", "pyarrow", "numpy", "pydantic")
 COMMANDS = (
-    *("train", "data", "evaluate", "generate", "predict", "report"),
+    *("train", "submit", "status", "logs", "stop"),
+    *("data", "evaluate", "generate", "predict", "report"),
     *("plugins", "explain", "check", "new-plugin", "schema", "doctor"),
 )
 JOB = """
@@ -130,7 +131,7 @@ def test_plugins_lists_the_built_in_parts(call: Call) -> None:
         (
             ("train", "job.toml", "--address", "ray://x"),
             4,
-            "--address: training on a running cluster is",
+            "--address ray://x: `train` runs on a node of the cluster itself",
         ),
         (("train", "job.toml"), 5, "dataset"),
         (("--no-plugin", "nothing", "plugins"), 2, "--no-plugin nothing: no such plugin"),

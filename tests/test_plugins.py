@@ -41,7 +41,7 @@ WORKING = {
     + dedent("""\
         def rnnfarm_cells():
             return {"demo_cell": "demo_good:DemoCell", "lost": "demo_good.nowhere:Cell",
-                    "absent": "demo_good:Absent", "function": print}
+                    "absent": "demo_good:Absent", "function": len}
 
         @hookimpl
         def rnnfarm_optimizers():
@@ -280,7 +280,7 @@ def test_versions_are_those_of_the_loaded_plugins(registry: Registry) -> None:
     [
         ("lost", ["cell 'lost' of plugin 'Demo.Good' 1.2", "does not load", "demo_good.nowhere"]),
         ("absent", ["'demo_good:Absent' does not load: AttributeError"]),
-        ("function", ["is <built-in function print>, which is no cell", "rnnfarm.Cell"]),
+        ("function", ["is <built-in function len>, which is no cell", "rnnfarm.Cell"]),
         (
             "rnnfarm.builtin.optimizers:Adam",
             ["is <class 'rnnfarm.builtin.optimizers.Adam'>, which is no cell"],

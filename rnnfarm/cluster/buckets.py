@@ -12,6 +12,8 @@ from rnnfarm.nn.network import Network
 
 #: Elements below which a layer shares its bucket with the next: each message costs some ms.
 LEAST = 1 << 20
+#: Elements below which a layer is not cut further, however many workers could add up a part.
+PIECE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,15 @@ class Bucket:
         return [arena[start:stop] for start, stop in self.spans]
 
 
-def make_buckets(network: Network, workers: int, least: int = LEAST) -> list[Bucket]:
+def make_buckets(network: Network, workers: int) -> list[Bucket]:
     """The arena's buckets, in the order in which the backward pass fills them.
 
     Small layers share a bucket. From three workers on large ones are cut, so that every worker can
     add up a like part of the whole. The sums do not depend on it.
     """
     layout = network.layout
-    largest = max(least, -(-layout.size // workers)) if workers > 2 else layout.size
+    largest = max(PIECE, -(-layout.size // workers)) if workers > 2 else layout.size
+    least = min(LEAST, largest)
     buckets: list[Bucket] = []
     spans: list[tuple[int, int]] = []
 

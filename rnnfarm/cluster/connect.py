@@ -53,7 +53,6 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
     }
     with notices_to(log_file):
         if address is not None:
-            _check_answers(address)
             with _explained(address), _starting(log_file):
                 ray.init(address=address, **common)
             try:
@@ -137,7 +136,7 @@ def _remove_if_dead(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_answers(address: str) -> None:
+def check_answers(address: str) -> None:
     """DeviceError where no cluster can be at an address: Ray itself would try for minutes."""
     if "://" in address:
         raise DeviceError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from rnnfarm.cluster.connect import check_answers, ray_session
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import JobError
 from rnnfarm.job_checks import too_many_workers
@@ -36,13 +37,13 @@ def train_with_workers(
     """
     if workers is not None:
         job = _with_workers(job, workers)
+    if address is not None:
+        check_answers(address)
     progress = progress or Progress(quiet=True)
     log_file = out / "ray.log"
     cluster = job.cluster
 
     def session(store: int) -> AbstractContextManager[None]:
-        from rnnfarm.cluster.connect import ray_session
-
         return ray_session(address, cluster.most * cluster.cpus, log_file, store)
 
     def make_trainer(

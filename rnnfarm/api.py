@@ -23,8 +23,10 @@ def train(
     resume: bool = False,
     overrides: Sequence[str] = (),
     quiet: bool = True,
+    workers: int | tuple[int, int] | None = None,
+    address: str | None = None,
 ) -> Result:
-    """Train a job in this process.
+    """Train a job, in this process or in Ray workers.
 
     Args:
         job: a job file, or a job as a dictionary whose relative paths start here.
@@ -32,6 +34,9 @@ def train(
         resume: go on from the newest checkpoint in that folder, if there is one.
         overrides: ``KEY=VALUE`` settings, such as ``training.steps=100``; not for a ``Job``.
         quiet: show no progress.
+        workers: train in so many Ray workers, or from the least to the most; the same result.
+        address: of a Ray cluster, ``HOST:PORT`` or ``auto``, to train on with as many workers as
+            ``workers`` or the job says. Where this process is connected to one, that is used.
 
     Raises the errors of ``rnnfarm.errors``, each with one sentence that says how to mend it.
     """
@@ -47,4 +52,11 @@ def train(
     elif overrides:
         raise JobError("overrides: a Job is checked already; give them with the file or table")
     folder = Path("runs") / name if out is None else Path(out)
-    return train_job(job, registry, out=folder, resume=resume, progress=Progress(quiet=quiet))
+    progress = Progress(quiet=quiet)
+    if workers is None and address is None:
+        return train_job(job, registry, out=folder, resume=resume, progress=progress)
+    from rnnfarm.cluster.train import train_with_workers
+
+    return train_with_workers(
+        job, registry, workers, out=folder, address=address, resume=resume, progress=progress
+    )
