@@ -21,6 +21,9 @@ from rnnfarm.cluster.connect import ray_session
 from rnnfarm.cluster.exchange import Membership
 from rnnfarm.cluster.object_store import ObjectStore
 
+#: Bytes of the object store.
+STORE = 600 << 20
+
 
 class Member:
     """A worker that has nothing to compute."""
@@ -67,7 +70,7 @@ def main() -> None:
     rows = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        ray_session(None, max(options.workers), Path(folder) / "ray.log", 1 << 30),
+        ray_session(None, max(options.workers), Path(folder) / "ray.log", STORE),
     ):
         for workers in options.workers:
             remote: Any = ray.remote
@@ -78,16 +81,18 @@ def main() -> None:
                 sizes = buckets(max(int(megabytes * 1e6 / 4), 1), workers)
                 calls = [m.connect.remote(k, addresses, sizes) for k, m in enumerate(members)]
                 ray.get(calls)
+                # Until the object store has used all of its memory once; no more than a minute.
+                warmup = 5 + min(100, int(STORE / 1e6 / (workers * megabytes)))
                 times = [
                     max(ray.get([m.step.remote(number) for m in members]))
-                    for number in range(options.steps + 5)
+                    for number in range(options.steps + warmup)
                 ]
                 rows.append(
                     {
                         "workers": workers,
                         "megabytes": megabytes,
                         "buckets": len(sizes),
-                        "median_ms": round(1e3 * median(times[5:]), 2),
+                        "median_ms": round(1e3 * median(times[warmup:]), 2),
                     }
                 )
             for member in members:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,6 +25,7 @@ from cluster_tools import Disturbed, cluster_job, nothing_left, ray_cluster, run
 from ray.cluster_utils import Cluster
 from training_tools import REGISTRY, make_job, write_values
 
+from rnnfarm.cluster.connect import _own_folder
 from rnnfarm.cluster.group import Group
 from rnnfarm.cluster.train import train_with_workers
 from rnnfarm.errors import DeviceError, JobError, PluginError, RunError
@@ -146,7 +150,8 @@ def test_a_fault_in_a_plugin_part_is_named(
     with pytest.raises(PluginError) as caught:
         train_with_workers(make_job(raw), REGISTRY, 2, out=tmp_path / "run", progress=progress)
     assert "Broken.evaluate (" in str(caught.value)
-    assert "cluster_broken.py, line 6): KeyError: 'lost'" in str(caught.value)
+    assert "cluster_broken.py, line 6): KeyError: 'lost'; its traceback is in" in str(caught.value)
+    assert "raise KeyError('lost')" in (tmp_path / "run" / "ray.log").read_text()
     shown = [line for line in capsys.readouterr().err.splitlines() if "from the loss" in line]
     assert shown == ["workers 0, 1: from the loss"] * 4
     nothing_left()
@@ -240,29 +245,60 @@ def job_file(data: Path, tmp_path: Path) -> Path:
     return path
 
 
-def rnnfarm(*arguments: object) -> subprocess.Popen[str]:
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder with a short path: sockets lie below it."""
+    folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def rnnfarm(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rnnfarm", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
 
 
-def test_embedded(job_file: Path, tmp_path: Path) -> None:
+def test_embedded(job_file: Path, tmp_path: Path, short: Path) -> None:
     """A Ray of its own, of which nothing is left and nothing shows but in a file."""
     out = tmp_path / "run"
-    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, "--json")
+    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, "--json", TMPDIR=str(short))
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     alone = train(load_job(job_file, (), REGISTRY), REGISTRY, out=tmp_path / "alone")
     assert json.loads(output)["parameters_sha256"] == alone.parameters_sha256
     assert json.loads(output)["workers"] == 2
     assert not [line for line in errors.splitlines() if "ray" in line.lower() and "run" not in line]
-    _no_ray_of(process.pid)
+    nothing_of_ray(short)
+
+
+def test_a_node_without_memory(job_file: Path, tmp_path: Path, short: Path) -> None:
+    """Ray's watch over memory ends the workers, here because it was told that 2 % are too much."""
+    watch = {"RAY_memory_usage_threshold": "0.02", "RAY_memory_monitor_refresh_ms": "100"}
+    process = rnnfarm(
+        "train", job_file, "--workers", 1, "--out", tmp_path / "run", **watch, TMPDIR=str(short)
+    )
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    last = errors.splitlines()[-1]
+    assert "workers were lost 3 times without progress" in last
+    assert "killed due to the node running low on memory" in last
+    assert "look for memory (lower training.batch)" in last
+    nothing_of_ray(short)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_embedded_and_ended(job_file: Path, tmp_path: Path, number: int) -> None:
+def test_embedded_and_ended(
+    job_file: Path, tmp_path: Path, short: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
     many = ("--set", "training.steps=100000", "--set", "training.checkpoint_every=5")
-    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, *many)
+    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, *many, TMPDIR=str(short))
     end = time.monotonic() + 60
     while not list((out / "checkpoints").glob("step-*[0-9]")):
         assert process.poll() is None, process.stderr.read()
@@ -273,25 +309,28 @@ def test_embedded_and_ended(job_file: Path, tmp_path: Path, number: int) -> None
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert "its checkpoint is written, go on with --resume" in errors
-    _no_ray_of(process.pid)
+        assert not list(short.iterdir())
+    else:  # whose folder the next run removes
+        assert len(list(short.glob("rnnfarm-ray-*"))) == 1
+        monkeypatch.setattr("tempfile.tempdir", str(short))
+        with _own_folder() as folder:
+            assert [path for path in short.glob("rnnfarm-ray-*")] == [folder]
+    nothing_of_ray(short)
 
 
-def _no_ray_of(pid: int) -> None:
-    """Assert that the processes of a run's own Ray end."""
+def nothing_of_ray(folder: Path) -> None:
+    """Assert that the processes of a Ray below a temporary folder end."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
-        found = []
+        left = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                command = path.read_bytes()
-            except OSError:
-                continue
-            if b"rnnfarm-ray-" in command:
-                found.append(path)
-        if not found:
+            with suppress(OSError):
+                if f"{folder}/".encode() in (command := path.read_bytes()):
+                    left.append(command)
+        if not left:
             return
         time.sleep(0.2)
-    raise AssertionError(found)
+    raise AssertionError(left)
 
 
 @pytest.mark.parametrize(

@@ -51,34 +51,35 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
         "logging_level": logging.WARNING,
         "configure_logging": False,
     }
-    with notices_to(log_file):
-        if address is not None:
-            with _explained(address), _starting(log_file):
-                ray.init(address=address, **common)
-            try:
+    if address is not None:
+        with _explained(address), _starting(log_file):
+            ray.init(address=address, **common)
+        try:
+            with notices_to(log_file):
                 yield
-            finally:
-                ray.shutdown()
-            return
-        with _own_folder() as folder:
-            try:
-                with _starting(log_file):
-                    ray.init(
-                        address="local",
-                        num_cpus=cpus,
-                        object_store_memory=store,
-                        include_dashboard=False,
-                        _temp_dir=str(folder),
-                        **common,
-                    )
+        finally:
+            ray.shutdown()
+        return
+    with _own_folder() as folder:
+        try:
+            with _starting(log_file):
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    object_store_memory=store,
+                    include_dashboard=False,
+                    _temp_dir=str(folder),
+                    **common,
+                )
+            with notices_to(log_file):
                 yield
-            finally:
-                ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
 def notices_to(log_file: Path) -> Iterator[None]:
-    """Ray's log goes to a file instead of the terminal."""
+    """Ray's log goes to a file instead of the terminal; ``ray.init`` takes handlers away."""
     logger = logging.getLogger("ray")
     handler = logging.FileHandler(log_file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 from ray.util import placement_group, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import (
@@ -25,8 +31,8 @@ from ray.util.scheduling_strategies import (
     PlacementGroupSchedulingStrategy,
 )
 
-from rnnfarm.cluster.worker import WAITING, Home, Reply, Worker
-from rnnfarm.errors import DeviceError, JobError, RnnfarmError, RunError
+from rnnfarm.cluster.worker import WAITING, Home, PartError, Reply, Worker
+from rnnfarm.errors import DeviceError, JobError, PluginError, RnnfarmError, RunError
 from rnnfarm.job_tables import Job
 
 log = logging.getLogger("rnnfarm")
@@ -34,6 +40,8 @@ log = logging.getLogger("rnnfarm")
 BACKOFF = 1.0
 #: Seconds that a worker may take to answer a pulse, at most; a stopped process never does.
 PULSE = 10.0
+#: What Ray raises where a worker is not there any more; the second is its watch over memory.
+DEATHS = (RayActorError, OutOfMemoryError)
 
 
 @dataclass(eq=False)
@@ -82,6 +90,7 @@ class Group:
         self.members: list[Slot] = []  # by rank
         self.slots: list[Slot] = []
         self.generation = 0
+        self.failure = "no worker is there"
         gpus = self.cluster.gpus
         if gpus is None:
             gpus = int(job.training.device == "cuda")
@@ -178,6 +187,8 @@ class Group:
         if not self.members:
             self._await_ready([self._first_starting()])
             self._admit()
+        if not self.members:
+            raise GroupBroken(self.failure)
         self.generation += 1
         addresses = [slot.home.address for slot in self.members if slot.home]
         self.call(
@@ -204,9 +215,10 @@ class Group:
                 reply = ray.get(slot.ready)
             except RayError as error:
                 cause = _cause(error)
-                if first and not isinstance(cause, RayActorError):
-                    raise self._named("a worker", cause) from error
-                self._failed(slot, f"a worker could not join: {_line(cause)}")
+                if first and not isinstance(cause, DEATHS):
+                    raise self._named("a worker", cause, error) from error
+                self.failure = f"a worker could not join ({_line(cause)})"
+                self._failed(slot, self.failure)
                 continue
             slot.home = reply.result
             self._tell({slot: reply.lines})
@@ -291,8 +303,8 @@ class Group:
     def _failure(self, slot: Slot, error: RayError) -> Exception:
         """What a worker's failed call means; one that died leaves the group."""
         cause = _cause(error)
-        if not isinstance(cause, RayActorError):
-            return self._named(self._who(slot), cause)
+        if not isinstance(cause, DEATHS):
+            return self._named(self._who(slot), cause, error)
         who = self._who(slot)
         self._lose(slot)
         return GroupBroken(f"{who} died ({_line(cause)})")
@@ -310,7 +322,7 @@ class Group:
         for ref, slot in pending.items():
             try:
                 ray.get(ref, timeout=max(end - time.monotonic(), 0.1))
-            except RayActorError as error:
+            except DEATHS as error:
                 log.warning("%s died too (%s)", self._who(slot), _line(error))
                 self._lose(slot)
             except GetTimeoutError:
@@ -344,13 +356,15 @@ class Group:
         rank = f"worker {self.members.index(slot)}" if slot in self.members else "a worker"
         return f"{rank} (on {host}{pid})"
 
-    def _named(self, who: str, cause: BaseException) -> Exception:
-        """An error of a worker as the user is to see it."""
+    def _named(self, who: str, cause: BaseException, error: RayError) -> Exception:
+        """An error of a worker as the user is to see it; Ray's own text goes to the file."""
+        logging.getLogger("ray").error("%s: %s", who, error)
         if isinstance(cause, JobError):
             return JobError([f"{who}: {sentence}" for sentence in cause.errors])
+        if isinstance(cause, PartError):
+            return PluginError(f"{who}: {cause}; its traceback is in {self.log_file}")
         if isinstance(cause, RnnfarmError | MemoryError):
             return type(cause)(f"{who}: {cause}")
-        logging.getLogger("ray").error("%s: %s", who, cause)
         return RunError(f"{who}: an unexpected {_line(cause)}; its traceback is in {self.log_file}")
 
     def _tell(self, lines: dict[Slot, list[tuple[str, str]]]) -> None:
@@ -452,15 +466,12 @@ def _cause(error: RayError) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    """Why, on one line: of what Ray says about a dead actor the last sentence."""
+    """Why, on one line: of what Ray says about a dead actor the first sentence that says it."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    said = [
-        line
-        for line in lines
-        if not re.match(r"(\w+: [0-9a-f.]+$|class_name|The actor died)", line)
-    ]
-    line = (said or lines or [type(error).__name__])[0 if isinstance(error, RayActorError) else -1]
-    return line.rstrip(".")
+    if isinstance(error, DEATHS):  # not the lines that only name the actor
+        names = re.compile(r"(class_name|actor_id|pid|name|namespace|ip): |The actor died unexp")
+        lines = [line for line in lines if not names.match(line)][:1] or lines[:1]
+    return (lines or [type(error).__name__])[-1][:300].rstrip(".")
 
 
 def _amounts(bundle: dict[str, float]) -> str:

@@ -46,6 +46,10 @@ Snapshot = tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]], LaneStates]
 WAITING = "waiting for"
 
 
+class PartError(PluginError):
+    """A plugin's part raised what is no error of rnnfarm."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a call gave, and ``(stream, line)`` of what was printed meanwhile."""
@@ -97,7 +101,7 @@ class Worker:
         self.doing, self.beat = "starting", 0
 
     def call(self, method: str, *arguments: Any) -> Reply:
-        """Run a method; an exception in a plugin's part becomes a PluginError that names it."""
+        """Run a method; an exception in a plugin's part becomes an error that names the part."""
         self._begins(method)
         try:
             result = getattr(self, method)(*arguments)
@@ -108,7 +112,7 @@ class Worker:
             if not part:
                 raise
             text = " ".join(str(error).split())
-            raise PluginError(f"{part}{type(error).__name__}: {text}") from error
+            raise PartError(f"{part}{type(error).__name__}: {text}") from error
         finally:
             self._begins(f"{WAITING} the next call")
         return Reply(result, self.lines.drain())
