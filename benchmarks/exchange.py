@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from rnnfarm.cluster.buckets import PIECE, owners_pay
 from rnnfarm.cluster.connect import ray_session
 from rnnfarm.cluster.exchange import Membership
 from rnnfarm.cluster.object_store import ObjectStore
@@ -57,7 +58,7 @@ class Member:
 
 def buckets(elements: int, workers: int) -> list[int]:
     """As `cluster/buckets.py` cuts one large layer."""
-    piece = max(1 << 17, -(-elements // workers)) if workers > 2 else elements
+    piece = max(PIECE, -(-elements // workers)) if owners_pay(elements, workers) else elements
     return [min(piece, elements - first) for first in range(0, elements, piece)]
 
 

@@ -46,7 +46,7 @@ def ray_cluster(nodes: int, cpus: int, path: Path | None = None) -> Iterator[Clu
     )
     try:
         for _ in range(nodes):
-            cluster.add_node(num_cpus=cpus)
+            cluster.add_node(num_cpus=cpus, object_store_memory=600 << 20)
         ray.init(address=cluster.address, log_to_driver=False)
         yield cluster
     finally:

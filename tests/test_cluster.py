@@ -23,15 +23,19 @@ import ray
 import tomli_w
 from cluster_tools import Disturbed, cluster_job, nothing_left, ray_cluster, run_disturbed
 from ray.cluster_utils import Cluster
+from threadpoolctl import threadpool_info
 from training_tools import REGISTRY, make_job, write_values
 
-from rnnfarm.cluster.connect import _own_folder
+from rnnfarm.cluster.buckets import owners_pay
+from rnnfarm.cluster.connect import _explained, _own_folder
 from rnnfarm.cluster.group import Group
 from rnnfarm.cluster.train import train_with_workers
+from rnnfarm.data import open_dataset
 from rnnfarm.errors import DeviceError, JobError, PluginError, RunError
 from rnnfarm.job import load_job
 from rnnfarm.report import Progress
 from rnnfarm.training.session import train
+from rnnfarm.training.setup import make_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
@@ -70,15 +74,15 @@ def test_workers_give_the_bits_of_one_process(
     nothing_left()
 
 
-def test_large_layers_in_several_buckets(
-    cluster: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Over 1 MB a bucket: the arrays go through shared memory, and three workers have owners."""
-    layers = [{"cell": "gru", "hidden": 200}, {"cell": "lstm", "hidden": 200, "dropout": 0.1}]
-    raw = cluster_job(data, steps=3)
-    raw["model"] |= {"layers": layers, "input": {"kind": "embedding", "size": 200}}
+def test_large_layers_in_several_buckets(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+    """The arrays go through shared memory, and of three workers each owns some of the buckets."""
+    layers = [{"cell": "gru", "hidden": 800}, {"cell": "lstm", "hidden": 800, "dropout": 0.1}]
+    raw = cluster_job(data, steps=3, optimizer={"name": "sgd", "lr": 0.1})
+    raw["model"] |= {"layers": layers, "input": {"kind": "embedding", "size": 800}}
     raw["model"]["output"] = {"tied": True}
     job = make_job(raw)
+    model = make_model(job, open_dataset(data), REGISTRY)
+    assert owners_pay(model.network.layout.size, 3)
     alone = train(job, REGISTRY, out=tmp_path / "alone")
     for workers in (2, 3):
         result = train_with_workers(job, REGISTRY, workers, out=tmp_path / str(workers))
@@ -235,6 +239,58 @@ def test_a_worker_reads_only_the_shards_of_its_lanes(
     assert all(count <= 2 for count, _ in mapped), mapped
 
 
+def test_what_a_worker_is_given(
+    cluster: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPUs, threads, niceness, no GPU to see, and the place."""
+    found: dict[str, list[Any]] = {}
+
+    def look(placement: str) -> Any:
+        def ask(worker: Any) -> Any:
+            blas = [i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"]
+            niceness = os.getpriority(os.PRIO_PROCESS, 0)
+            visible = os.environ["CUDA_VISIBLE_DEVICES"]
+            threads = worker.trainer.executor._max_workers
+            return ray.get_runtime_context().get_node_id(), blas, niceness, visible, threads
+
+        def disturb(trainer: Disturbed) -> None:
+            actors = [slot.actor for slot in trainer.group.members]
+            found[placement] = ray.get([actor.__ray_call__.remote(ask) for actor in actors])
+
+        return disturb
+
+    for placement, cpus in (("strict_pack", 1), ("strict_spread", 2)):
+        job = cluster_job(
+            data, steps=2, device="cpu",
+            cluster={"placement": placement, "niceness": 3, "cpus": cpus},
+        )  # fmt: skip
+        out = tmp_path / placement
+        run_disturbed(monkeypatch, job, 2, out, {1: look(placement)})
+        monkeypatch.undo()
+        for _, blas, niceness, visible, threads in found[placement]:
+            assert set(blas) == {1}
+            assert (niceness, visible, threads) == (3, "", cpus)
+    assert len({node for node, *_ in found["strict_pack"]}) == 1
+    assert len({node for node, *_ in found["strict_spread"]}) == 2
+
+
+def test_versions_that_do_not_fit() -> None:
+    """Ray's own words, as two versions of it cannot be installed side by side."""
+    with (
+        pytest.raises(
+            DeviceError,
+            match=r"--address h:1: .* different versions \(Ray 2.55.0, Python 3.12.1 and Ray "
+            r"2.60.0, Python 3.11.7\); install the cluster's versions",
+        ),
+        _explained("h:1"),
+    ):
+        raise RuntimeError(
+            "Version mismatch: The cluster was started with:\n    Ray: 2.55.0\n"
+            "    Python: 3.12.1\nThis process on node 10.0.0.1 was started with:\n"
+            "    Ray: 2.60.0\n    Python: 3.11.7\n"
+        )
+
+
 # -- the command line -----------------------------------------------------------------------------
 
 
@@ -280,6 +336,7 @@ def test_embedded(job_file: Path, tmp_path: Path, short: Path) -> None:
 def test_a_node_without_memory(job_file: Path, tmp_path: Path, short: Path) -> None:
     """Ray's watch over memory ends the workers, here because it was told that 2 % are too much."""
     watch = {"RAY_memory_usage_threshold": "0.02", "RAY_memory_monitor_refresh_ms": "100"}
+    watch["TMPDIR"] = str(short)
     process = rnnfarm(
         "train", job_file, "--workers", 1, "--out", tmp_path / "run", **watch, TMPDIR=str(short)
     )
@@ -314,7 +371,7 @@ def test_embedded_and_ended(
         assert len(list(short.glob("rnnfarm-ray-*"))) == 1
         monkeypatch.setattr("tempfile.tempdir", str(short))
         with _own_folder() as folder:
-            assert [path for path in short.glob("rnnfarm-ray-*")] == [folder]
+            assert list(short.glob("rnnfarm-ray-*")) == [folder]
     nothing_of_ray(short)
 
 

@@ -15,11 +15,15 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import ray
 import tomli_w
 from cluster_tools import cluster_job
+from conftest import Call
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("jobs")]
 BIN = Path(sys.executable).parent
@@ -228,3 +232,26 @@ def test_wrong_addresses_and_tokens(head: Head, folder: Path) -> None:
     other = Head(head.address, 0, head.environment | {"RAY_AUTH_TOKEN_PATH": str(folder / "token")})
     refused = other.rnnfarm("status", code=4)
     assert "the cluster does not accept this machine's token" in refused.stderr
+
+
+def test_another_version_of_ray(folder: Path, call: Call) -> None:
+    """A stand-in for a dashboard, as two versions of Ray cannot be installed side by side."""
+
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = json.dumps({"ray_version": "2.55.1", "version": "4"}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        code, _, errors = call("status", "--address", address)
+        server.shutdown()
+    assert code == 4
+    assert f"{address}: the cluster has Ray 2.55.1 and this machine Ray {ray.__version__}" in errors
+    assert "pip install 'ray[default]==2.55.1'" in errors

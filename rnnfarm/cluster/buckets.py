@@ -14,6 +14,8 @@ from rnnfarm.nn.network import Network
 LEAST = 1 << 20
 #: Elements below which a layer is not cut further, however many workers could add up a part.
 PIECE = 1 << 17
+#: Elements that are exchanged in the time that a message costs besides.
+MESSAGE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Bucket:
 def make_buckets(network: Network, workers: int) -> list[Bucket]:
     """The arena's buckets, in the order in which the backward pass fills them.
 
-    Small layers share a bucket. From three workers on large ones are cut, so that every worker can
-    add up a like part of the whole. The sums do not depend on it.
+    Small layers share a bucket. Where buckets have owners, large ones are cut so that every worker
+    can add up a like part of the whole. The sums do not depend on it.
     """
     layout = network.layout
-    largest = max(PIECE, -(-layout.size // workers)) if workers > 2 else layout.size
+    largest = layout.size
+    if owners_pay(layout.size, workers):
+        largest = max(PIECE, -(-layout.size // workers))
     least = min(LEAST, largest)
     buckets: list[Bucket] = []
     spans: list[tuple[int, int]] = []
@@ -69,6 +73,15 @@ def make_buckets(network: Network, workers: int) -> list[Bucket]:
             spans[:0] = buckets.pop().spans
         close(last)
     return buckets
+
+
+def owners_pay(elements: int, workers: int) -> bool:
+    """Whether one worker should add up a bucket for all, instead of each for itself.
+
+    With owners a worker reads twice the gradient in all, in two rounds; without, that of each other
+    worker in one.
+    """
+    return workers > 2 and elements * (workers - 2) > 2 * MESSAGE * workers
 
 
 def _size(spans: Iterable[tuple[int, int]]) -> int:

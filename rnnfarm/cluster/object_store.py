@@ -1,8 +1,8 @@
 """The exchange through Ray's object store: no ports of its own, the same on one machine and many.
 
-With two workers each adds up everything: both read the other's parts, in one round. From three on
-every bucket has an owner, which adds it up and gives the sum to all: a worker then reads and writes
-about twice the gradient's bytes, however many there are.
+With few workers, or few bytes, each adds up everything: it reads the others' parts, in one round.
+Otherwise every bucket has an owner, which adds it up and gives the sum to all: a worker then reads
+and writes about twice the gradient's bytes, however many workers there are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from rnnfarm.cluster.buckets import owners_pay
 from rnnfarm.cluster.exchange import Abandoned, Exchange, Membership, Part
 from rnnfarm.training.lanes import Node, reduce_tree
 
@@ -126,7 +127,7 @@ def owners(sizes: Sequence[int], workers: int) -> list[int | None]:
 
     None where everyone does.
     """
-    if workers <= 2:
+    if not owners_pay(sum(sizes), workers):
         return [None] * len(sizes)
     loads = [0] * workers
     found: list[int | None] = [None] * len(sizes)
