@@ -123,7 +123,7 @@ def run_disturbed(
         made[-1].prepare(at)
         return made[-1]
 
-    monkeypatch.setattr("rnnfarm.cluster.engine.ClusterTrainer", make)
+    monkeypatch.setattr("rnnfarm.cluster.train.ClusterTrainer", make)
     result = train_with_workers(
         make_job(raw), REGISTRY, workers, out=out, progress=Progress(quiet=False)
     )

@@ -26,6 +26,7 @@ from ray.cluster_utils import Cluster
 from threadpoolctl import threadpool_info
 from training_tools import REGISTRY, make_job, write_values
 
+import rnnfarm
 from rnnfarm.cluster.buckets import owners_pay
 from rnnfarm.cluster.connect import _explained, _own_folder
 from rnnfarm.cluster.group import Group
@@ -97,6 +98,15 @@ def test_a_run_of_workers_is_resumed_by_one_process(
     train_with_workers(make_job(cluster_job(data, steps=7)), REGISTRY, 3, out=out)
     result = train(make_job(cluster_job(data)), REGISTRY, out=out, resume=True)
     assert result.parameters_sha256 == whole.parameters_sha256
+
+
+def test_from_python(cluster: Cluster, data: Path, tmp_path: Path) -> None:
+    """With the connection that this process has."""
+    raw = cluster_job(data, steps=3)
+    alone = rnnfarm.train(raw, out=tmp_path / "alone")
+    result = rnnfarm.train(raw, out=tmp_path / "workers", workers=(1, 2))
+    assert result.parameters_sha256 == alone.parameters_sha256
+    assert ray.is_initialized()
 
 
 def test_gradient_flow_comes_from_the_worker_of_lane_0(
@@ -309,10 +319,9 @@ def short() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def rnnfarm(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rnnfarm", *map(str, arguments)]
+def command(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "rnnfarm", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -321,9 +330,14 @@ def rnnfarm(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 
 def test_embedded(job_file: Path, tmp_path: Path, short: Path) -> None:
-    """A Ray of its own, of which nothing is left and nothing shows but in a file."""
+    """A Ray of its own, of which nothing is left and nothing shows but in a file.
+
+    What a job says of a cluster's nodes means nothing on one machine.
+    """
     out = tmp_path / "run"
-    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, "--json", TMPDIR=str(short))
+    far = '[cluster]\nplacement = "strict_spread"\nresources = { far = 1.0 }\n'
+    job_file.write_text(job_file.read_text().replace("[cluster]\n", far))
+    process = command("train", job_file, "--workers", 2, "--out", out, "--json", TMPDIR=str(short))
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     alone = train(load_job(job_file, (), REGISTRY), REGISTRY, out=tmp_path / "alone")
@@ -337,9 +351,7 @@ def test_a_node_without_memory(job_file: Path, tmp_path: Path, short: Path) -> N
     """Ray's watch over memory ends the workers, here because it was told that 2 % are too much."""
     watch = {"RAY_memory_usage_threshold": "0.02", "RAY_memory_monitor_refresh_ms": "100"}
     watch["TMPDIR"] = str(short)
-    process = rnnfarm(
-        "train", job_file, "--workers", 1, "--out", tmp_path / "run", **watch, TMPDIR=str(short)
-    )
+    process = command("train", job_file, "--workers", 1, "--out", tmp_path / "run", **watch)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     last = errors.splitlines()[-1]
@@ -355,7 +367,7 @@ def test_embedded_and_ended(
 ) -> None:
     out = tmp_path / "run"
     many = ("--set", "training.steps=100000", "--set", "training.checkpoint_every=5")
-    process = rnnfarm("train", job_file, "--workers", 2, "--out", out, *many, TMPDIR=str(short))
+    process = command("train", job_file, "--workers", 2, "--out", out, *many, TMPDIR=str(short))
     end = time.monotonic() + 60
     while not list((out / "checkpoints").glob("step-*[0-9]")):
         assert process.poll() is None, process.stderr.read()
@@ -382,8 +394,8 @@ def nothing_of_ray(folder: Path) -> None:
         left = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
-                if f"{folder}/".encode() in (command := path.read_bytes()):
-                    left.append(command)
+                if f"{folder}/".encode() in (line := path.read_bytes()):
+                    left.append(line)
         if not left:
             return
         time.sleep(0.2)
@@ -406,7 +418,7 @@ def test_an_address_where_nothing_answers(
         Thread(target=server.serve_forever, daemon=True).start()
         if address == "HTTP":
             address = f"127.0.0.1:{server.server_port}"
-        process = rnnfarm("train", job_file, "--address", address, "--out", tmp_path / "run")
+        process = command("train", job_file, "--address", address, "--out", tmp_path / "run")
         _, errors = process.communicate(timeout=100)
         server.shutdown()
     assert process.returncode == 4, errors

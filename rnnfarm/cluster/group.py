@@ -41,7 +41,7 @@ BACKOFF = 1.0
 #: Seconds that a worker may take to answer a pulse, at most; a stopped process never does.
 PULSE = 10.0
 #: What Ray raises where a worker is not there any more; the second is its watch over memory.
-DEATHS = (RayActorError, OutOfMemoryError)
+DIED = (RayActorError, OutOfMemoryError)
 
 
 @dataclass(eq=False)
@@ -65,8 +65,7 @@ class Group:
     """The workers of a run.
 
     Args:
-        raw: the job as a table, and ``blocked`` the plugins that are not loaded: what a worker
-            makes itself from.
+        blocked: the plugins that are not loaded.
         moved: the driver's working directory, where Ray has copied it to every node.
         facts: what the driver has, which the workers are compared with.
         log_file: where Ray's own notices go.
@@ -215,7 +214,7 @@ class Group:
                 reply = ray.get(slot.ready)
             except RayError as error:
                 cause = _cause(error)
-                if first and not isinstance(cause, DEATHS):
+                if first and not isinstance(cause, DIED):
                     raise self._named("a worker", cause, error) from error
                 self.failure = f"a worker could not join ({_line(cause)})"
                 self._failed(slot, self.failure)
@@ -303,7 +302,7 @@ class Group:
     def _failure(self, slot: Slot, error: RayError) -> Exception:
         """What a worker's failed call means; one that died leaves the group."""
         cause = _cause(error)
-        if not isinstance(cause, DEATHS):
+        if not isinstance(cause, DIED):
             return self._named(self._who(slot), cause, error)
         who = self._who(slot)
         self._lose(slot)
@@ -316,13 +315,12 @@ class Group:
 
     def _stop(self, pending: dict[Any, Slot]) -> None:
         """Get every other worker out of a call that cannot end any more."""
-        for slot in pending.values():
-            slot.actor.abandon.remote()
+        told = [slot.actor.abandon.remote() for slot in pending.values()]
         end = time.monotonic() + self.cluster.deadline
         for ref, slot in pending.items():
             try:
                 ray.get(ref, timeout=max(end - time.monotonic(), 0.1))
-            except DEATHS as error:
+            except DIED as error:
                 log.warning("%s died too (%s)", self._who(slot), _line(error))
                 self._lose(slot)
             except GetTimeoutError:
@@ -331,6 +329,9 @@ class Group:
                 self._lose(slot)
             except RayTaskError:
                 pass  # Abandoned, or an error that the first failure has caused
+        # Nobody may hear of it only after it has joined the next group.
+        if told:
+            ray.wait(told, num_returns=len(told), timeout=max(end - time.monotonic(), 0.1))
 
     def _look_after(self, pending: dict[Any, Slot], watch: _Watch) -> None:
         """End the workers that have got no further for too long; the call then sees them die."""
@@ -468,7 +469,7 @@ def _cause(error: RayError) -> BaseException:
 def _line(error: BaseException) -> str:
     """Why, on one line: of what Ray says about a dead actor the first sentence that says it."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    if isinstance(error, DEATHS):  # not the lines that only name the actor
+    if isinstance(error, DIED):  # not the lines that only name the actor
         names = re.compile(r"(class_name|actor_id|pid|name|namespace|ip): |The actor died unexp")
         lines = [line for line in lines if not names.match(line)][:1] or lines[:1]
     return (lines or [type(error).__name__])[-1][:300].rstrip(".")

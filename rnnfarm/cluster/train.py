@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+import ray
 
 from rnnfarm.cluster.connect import check_answers, ray_session
+from rnnfarm.cluster.engine import ClusterTrainer
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import JobError
 from rnnfarm.job_checks import too_many_workers
@@ -39,6 +43,8 @@ def train_with_workers(
         job = _with_workers(job, workers)
     if address is not None:
         check_answers(address)
+    elif not ray.is_initialized():  # on this machine there is one node, whatever a cluster has
+        job = _with(job, placement="pack", resources={})
     progress = progress or Progress(quiet=True)
     log_file = out / "ray.log"
     cluster = job.cluster
@@ -53,8 +59,6 @@ def train_with_workers(
             job, registry, model, windows, session=session, log_file=log_file, say=progress.say
         )
 
-    from rnnfarm.cluster.engine import ClusterTrainer
-
     return train(
         job, registry, out=out, resume=resume, progress=progress, make_trainer=make_trainer
     )
@@ -65,4 +69,9 @@ def _with_workers(job: Job, workers: int | tuple[int, int]) -> Job:
     if most > job.training.lanes:
         raise JobError(f"--workers {most}: {too_many_workers(most, job.training.lanes)}")
     wanted = workers if isinstance(workers, int) else WorkersTable(min=workers[0], max=workers[1])
-    return job.model_copy(update={"cluster": job.cluster.model_copy(update={"workers": wanted})})
+    return _with(job, workers=wanted)
+
+
+def _with(job: Job, **changes: Any) -> Job:
+    """The job with changes of its table ``cluster``."""
+    return job.model_copy(update={"cluster": job.cluster.model_copy(update=changes)})
