@@ -140,6 +140,7 @@ def test_a_folder_and_a_wheel_travel(
     found = pack_job(write_job(folder, demo_job()), (), Registry.load(), folder, names)
     assert found.plugins == ["pack-demo"]
     assert_is_whole(folder, monkeypatch)
+    assert sorted(path.name for path in plugin.iterdir()) == ["pack_demo.py", "pyproject.toml"]
     (wheel,) = folder.with_name("pack-wheels").glob("*.whl")
     (tmp_path / "second").mkdir()
     assert add_plugins([wheel], tmp_path / "second") == ["pack-demo"]

@@ -35,6 +35,7 @@ from rnnfarm.plugins import Registry
 #: Bytes of local files that may travel with a job; Ray takes 500 MiB at most.
 MOST = 200 << 20
 JOB, DATASET, FILES = "job.toml", "dataset", "files"
+NOT_SOURCE = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".venv")
 
 
 @dataclass(frozen=True)
@@ -227,13 +228,16 @@ def build_wheel(source: Path, folder: Path) -> Path:
             f"{source}: this is no wheel and no folder with a pyproject.toml; give one of both"
         )
     wheels = folder.with_name(f"{folder.name}-wheels")
+    # Built from a copy: setuptools leaves things in a source folder, and takes them up again.
+    copy = wheels / f"source{len(list(wheels.glob('*.whl')))}" / source.resolve().name
+    shutil.copytree(source, copy, ignore=NOT_SOURCE, dirs_exist_ok=True)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
     # With the backend at hand there is nothing to download.
     if importlib.util.find_spec(_backend(source).partition(".")[0]):
         command.append("--no-build-isolation")
     before = set(wheels.glob("*.whl"))
     done = subprocess.run(
-        [*command, "--wheel-dir", str(wheels), str(source.absolute())],
+        [*command, "--wheel-dir", str(wheels), str(copy)],
         capture_output=True, text=True,
     )  # fmt: skip
     made = set(wheels.glob("*.whl")) - before
