@@ -347,6 +347,33 @@ def test_embedded(job_file: Path, tmp_path: Path, short: Path) -> None:
     nothing_of_ray(short)
 
 
+def test_a_death_does_not_spoil_the_output(job_file: Path, tmp_path: Path, short: Path) -> None:
+    """Ray prints a notice of it on stdout, where one JSON object belongs."""
+    out = tmp_path / "run"
+    more = ("--set", "training.steps=1500", "--json")
+    process = command("train", job_file, "--workers", 2, "--out", out, *more, TMPDIR=str(short))
+    end = time.monotonic() + 60
+    while not list((out / "checkpoints").glob("step-*[0-9]")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    (raylet,) = [pid for pid, line in processes() if f"{short}/" in line and "/raylet " in line]
+    workers = [
+        pid
+        for pid, line in processes()
+        if line.startswith("ray::Worker")
+        and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] == str(raylet)
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["steps"] == 1500
+    assert " died (" in errors
+    assert "raylet" not in errors
+    assert "A worker died or was killed" in (out / "ray.log").read_text()
+    nothing_of_ray(short)
+
+
 def test_a_node_without_memory(job_file: Path, tmp_path: Path, short: Path) -> None:
     """Ray's watch over memory ends the workers, here because it was told that 2 % are too much."""
     watch = {"RAY_memory_usage_threshold": "0.02", "RAY_memory_monitor_refresh_ms": "100"}
@@ -387,15 +414,19 @@ def test_embedded_and_ended(
     nothing_of_ray(short)
 
 
+def processes() -> Iterator[tuple[int, str]]:
+    """The id and the command line of every process."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            yield int(path.parent.name), line
+
+
 def nothing_of_ray(folder: Path) -> None:
     """Assert that the processes of a Ray below a temporary folder end."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
-        left = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                if f"{folder}/".encode() in (line := path.read_bytes()):
-                    left.append(line)
+        left = [line for _, line in processes() if f"{folder}/" in line]
         if not left:
             return
         time.sleep(0.2)

@@ -10,12 +10,13 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rnnfarm.errors import DeviceError
 
@@ -79,17 +80,38 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
 
 @contextmanager
 def notices_to(log_file: Path) -> Iterator[None]:
-    """Ray's log goes to a file instead of the terminal; ``ray.init`` takes handlers away."""
+    """What Ray logs and prints goes to a file; to be entered after ``ray.init``.
+
+    That takes handlers away, and starts threads that print on stdout, where results belong.
+    """
     logger = logging.getLogger("ray")
     handler = logging.FileHandler(log_file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     propagated, others = logger.propagate, list(logger.handlers)
     logger.propagate, logger.handlers = False, [handler]
+    mine = _NotRays(sys.stdout, log_file)
     try:
-        yield
+        with redirect_stdout(cast("TextIO", mine)):
+            yield
     finally:
         logger.propagate, logger.handlers = propagated, others
         handler.close()
+
+
+class _NotRays:
+    """A stream that leaves to a file what Ray's own threads write."""
+
+    def __init__(self, stream: TextIO, log_file: Path) -> None:
+        self._stream, self._log_file = stream, log_file
+
+    def write(self, text: str) -> int:
+        if not threading.current_thread().name.startswith("ray_"):
+            return self._stream.write(text)
+        with self._log_file.open("a", encoding="utf-8") as file:
+            return file.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager

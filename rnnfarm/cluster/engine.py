@@ -185,8 +185,8 @@ class ClusterTrainer(Trainer):
     def _join(self, group: Group) -> None:
         """Form the group, give it the snapshot, and redo the steps since."""
         group.join()
-        if self.workers != len(group.members):
-            self.say(f"step {self.step}: {len(group.members)} workers")
+        if self.workers != (count := len(group.members)):
+            self.say(f"step {self.step}: {count} worker{'s' * (count > 1)}")
         self.workers = len(group.members)
         lanes = {lane.index: lane.states for lane in self.lanes}
         snapshot: Snapshot = (self.arena, self.optimizer_states, lanes)

@@ -472,7 +472,8 @@ def _line(error: BaseException) -> str:
     if isinstance(error, DIED):  # not the lines that only name the actor
         names = re.compile(r"(class_name|actor_id|pid|name|namespace|ip): |The actor died unexp")
         lines = [line for line in lines if not names.match(line)][:1] or lines[:1]
-    return (lines or [type(error).__name__])[-1][:300].rstrip(".")
+    line = (lines or [type(error).__name__])[-1].partition("Some common causes")[0]
+    return line[:300].rstrip(". ")
 
 
 def _amounts(bundle: dict[str, float]) -> str:
