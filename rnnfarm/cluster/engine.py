@@ -13,8 +13,7 @@ import ray
 
 from rnnfarm.cluster.group import Group, GroupBroken
 from rnnfarm.cluster.metrics import Metrics
-from rnnfarm.cluster.worker import Snapshot, StepReport, facts_of
-from rnnfarm.data.build import ensure_dataset
+from rnnfarm.cluster.worker import Snapshot, StepReport, software_of
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import RunError
 from rnnfarm.job_tables import Job
@@ -164,13 +163,11 @@ class ClusterTrainer(Trainer):
         self.stack.enter_context(self.session(self._store_bytes()))
         self.metrics = Metrics(self.log_file.parent)
         moved = ray.get_runtime_context().runtime_env.get("working_dir")
-        dataset = ensure_dataset(self.job, self.registry)
-        facts = facts_of(self.registry, dataset, self.model, self)
         group = Group(
             self.job,
             self.registry.blocked,
             str(Path.cwd()) if moved else None,
-            {name: fact for name, fact in facts.items() if name.startswith(("plugin", "rnnfarm"))},
+            software_of(self.registry),
             self.log_file,
             self.say,
         )

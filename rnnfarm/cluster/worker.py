@@ -171,17 +171,17 @@ class Worker:
         """Be worker ``rank`` of a new group."""
         trainer, lanes = self.trainer, self.job.training.lanes
         self.rank, self.workers = rank, workers
-        self.mine = deal(lanes, workers)
-        self.nodes = owned_nodes(lanes, self.mine[rank])
+        mine = deal(lanes, workers)
+        self.nodes = owned_nodes(lanes, mine[rank])
         made = make_lanes(lanes, self.job.training.batch, self.model.network, self.model.loss)
-        trainer.lanes = [made[k] for k in self.mine[rank]]
+        trainer.lanes = [made[k] for k in mine[rank]]
         self.buckets = make_buckets(self.model.network, workers)
         self.exchange.connect(
             Membership(
                 generation,
                 rank,
                 lanes,
-                tuple(self.mine),
+                tuple(mine),
                 tuple(addresses),
                 tuple(bucket.size for bucket in self.buckets),
             )
@@ -307,6 +307,11 @@ class _Sender:
         worker.exchange.send(worker.trainer.step, number, parts)
 
 
+def software_of(registry: Registry) -> dict[str, str]:
+    """What has to be the same on the driver too."""
+    return {"rnnfarm": __version__} | {f"plugin {k}": v for k, v in registry.versions().items()}
+
+
 def facts_of(
     registry: Registry, dataset: Dataset, model: Model, trainer: Trainer
 ) -> dict[str, str]:
@@ -318,12 +323,11 @@ def facts_of(
     ]
     return {
         "Python": platform.python_version(),
-        "rnnfarm": __version__,
         "numpy": np.__version__,
         "pyarrow": version("pyarrow"),
         "ray": ray.__version__,
         "BLAS": ", ".join(blas),
-        **{f"plugin {k}": v for k, v in registry.versions().items()},
+        **software_of(registry),
         **{f"kernel of {k}": v for k, v in model.network.kernels.items()},
         **{f"data ({k})": v[:12] for k, v in dataset.fingerprint().items()},
         "first parameters": parameters_sha256(trainer.arena)[:12],
