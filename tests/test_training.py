@@ -108,7 +108,7 @@ def test_a_run_folder(tokens: Path, tmp_path: Path) -> None:
     assert result.steps == 12
     assert result.train_loss == steps[-1]["train_loss"]
     assert result.valid_loss == evaluations[-1]["valid_loss"]
-    assert (result.kernel, result.workers) == ("numpy", 1)
+    assert (result.kernel in ("numpy", "cpu"), result.workers) == (True, 1)
     arena = open_run(run, REGISTRY).arena
     assert hashlib.sha256(arena.tobytes()).hexdigest() == result.parameters_sha256
 

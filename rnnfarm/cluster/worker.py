@@ -257,6 +257,7 @@ class Worker:
             training.evaluate_windows,
             self.trainer.executor,
             tick=lambda: self._begins("evaluating"),
+            threads=self.trainer.threads,
         )
 
     def snapshot(self) -> tuple[str, LaneStates, Any]:
@@ -328,7 +329,7 @@ def facts_of(
         "ray": ray.__version__,
         "BLAS": ", ".join(blas),
         **software_of(registry),
-        **{f"kernel of {k}": v for k, v in model.network.kernels.items()},
+        **{f"kernel of {one.name}": one.kernel_variant for one in model.network.recurrent},
         **{f"data ({k})": v[:12] for k, v in dataset.fingerprint().items()},
         "first parameters": parameters_sha256(trainer.arena)[:12],
     }

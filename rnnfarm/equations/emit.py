@@ -1,4 +1,9 @@
-"""The text of one operation, as NumPy calls that write into a buffer."""
+"""The text of one operation: as NumPy calls that write into a buffer, and as a C expression.
+
+The C expression is one text for the CPU and for CUDA. Arithmetic is written with operators, all
+else as calls of functions named ``rnn_…``, which each kind of kernel defines for its own type: a
+vector of the processor, or one float of a GPU's thread.
+"""
 
 from __future__ import annotations
 
@@ -79,3 +84,43 @@ def may_overwrite(symbol: Symbol, position: int) -> bool:
     if symbol.op == "where":
         return position == 2
     return symbol.op in _UFUNCS or symbol.op in _IN_PLACE
+
+
+#: Operations that C has an operator for, on floats and on vectors alike.
+_OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+#: Operations whose value is their argument's.
+_SAME = frozenset({"copy", "fill"})
+
+
+def c_expression(symbol: Symbol, args: list[str], unit: str = "unit") -> str:
+    """The C expression of one unit of ``symbol`` from the texts of its arguments' units.
+
+    Args:
+        args: names, not expressions that would need brackets.
+        unit: the text of the unit's number, as a float.
+    """
+    op = symbol.op
+    if op in _OPERATORS:
+        return f"{args[0]} {_OPERATORS[op]} {args[1]}"
+    if op == "neg":
+        return f"-{args[0]}"
+    if op in _SAME:
+        return args[0]
+    if op == "constant":
+        return f"rnn_splat({c_number(symbol.attribute)})"
+    if op == "unit_index":
+        return unit
+    if op == "place":
+        return f"rnn_where(rnn_equal({unit}, {args[1]}), {args[0]}, rnn_splat(0))"
+    if op == "add_at":
+        return f"rnn_where(rnn_equal({unit}, {args[2]}), {args[0]} + {args[1]}, {args[0]})"
+    return f"rnn_{op}({', '.join(args)})"
+
+
+def c_number(value: float) -> str:
+    """A number as C text that reads back as the same."""
+    if value != value:
+        return '__builtin_nanf("")'
+    if value in (float("inf"), float("-inf")):
+        return f"{'-' if value < 0 else ''}__builtin_inff()"
+    return f"(real){value!r}"

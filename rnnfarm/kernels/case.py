@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnfarm.equations.graph import Symbol, ancestors
 from rnnfarm.equations.instrument import PlanOptions
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import Plan, make_plan
@@ -149,6 +151,26 @@ def case_of(
         d_output=normal(T, B, plan.states[plan.output]),
         d_states={n: normal(B, w) for n, w in plan.states.items()},
     )
+
+
+def row_arrays(
+    results: Mapping[str, Symbol], scalars: Collection[str], integers: Collection[str], dtype: str
+) -> Arrays:
+    """Arrays for a program over rows: random inputs, and room for the results.
+
+    Inputs are above 0, since optimizers take roots of what is never negative.
+    """
+    rng = np.random.default_rng(0)
+    inputs = {s.attribute: s for s in ancestors(results.values()) if s.op == "input"}
+    widest = max((s.width for s in inputs.values()), default=1)
+    rows = 37 if widest > 1 else 2001
+    arrays: Arrays = {n: np.zeros((rows, s.width), dtype) for n, s in results.items()}
+    for name, symbol in sorted(inputs.items()):
+        if name in integers:
+            arrays[name] = rng.integers(0, widest, (rows, 1)).astype(np.intp)
+        elif name not in scalars:
+            arrays[name] = (np.abs(rng.standard_normal((rows, symbol.width))) + 0.1).astype(dtype)
+    return arrays
 
 
 def disagreement(found: Arrays, expected: Arrays, tolerance: float) -> str | None:

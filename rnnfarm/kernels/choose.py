@@ -7,15 +7,17 @@ NumPy reference in a self-check on this machine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
 from rnnfarm.errors import DeviceError, JobError, RnnfarmError, suggestion
-from rnnfarm.kernels.case import case_of, disagreement
-from rnnfarm.kernels.interface import Kernel, WindowKernel
+from rnnfarm.kernels.case import case_of, disagreement, row_arrays
+from rnnfarm.kernels.interface import Kernel, RowKernel, WindowKernel
 from rnnfarm.kernels.numpy import NumPyKernel
+from rnnfarm.kernels.rows import RowProgram
 
 if TYPE_CHECKING:
     from rnnfarm.plugins import Registry
@@ -52,6 +54,8 @@ class KernelChoice:
     wanted: str = "auto"
     device: str = "auto"
     dtype: str = "float32"
+    #: What was said already: each thing is said once.
+    _said: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def build(self, plan: Plan) -> tuple[str, WindowKernel]:
         """The name of the chosen kernel, and the plan compiled by it.
@@ -64,9 +68,7 @@ class KernelChoice:
                 + suggestion(self.wanted, [*self.kernels, "auto"])
             )
         reasons = []
-        for name, kernel in sorted(self.kernels.items(), key=lambda item: -item[1].priority):
-            if self.wanted not in ("auto", name):
-                continue
+        for name, kernel in self._candidates():
             try:
                 refusal = kernel.refusal(plan, self._device(kernel), self.dtype)
                 fault, built = (None, None) if refusal else self._tried(name, kernel, plan)
@@ -75,25 +77,72 @@ class KernelChoice:
             if built is not None:
                 return name, built
             if fault:
-                log.warning(
-                    "the kernel %r is not used for %s: %s; please report this to its authors",
-                    name, plan.cell, fault,
-                )  # fmt: skip
-                refusal = fault
-            reasons.append(f"{name}: {refusal}")
+                self._report(name, plan.cell, fault)
+            elif self.device in ("cpu", "auto") and "cpu" in kernel.devices:
+                self._say(f"{plan.cell} does not run on the kernel {name!r}: {refusal}")
+            reasons.append(f"{name}: {fault or refusal}")
         raise DeviceError(
             f"no kernel can run {plan.cell} in {self.dtype} on device {self.device!r} "
             f"({'; '.join(reasons) or 'none is installed for it'}); "
             'set training.device = "auto" and training.kernel = "auto"'
         )
 
+    def rows(
+        self,
+        name: str,
+        results: Mapping[str, Symbol],
+        scalars: Collection[str] = (),
+        integers: Collection[str] = (),
+    ) -> RowKernel:
+        """A loss's or optimizer's symbols, compiled by the first kernel that can do it."""
+        reference = RowProgram(name, results, self.dtype, scalars)
+        for kernel_name, kernel in self._candidates():
+            if kernel_name == REFERENCE or "cpu" not in kernel.devices:
+                continue
+            try:
+                built = kernel.rows(name, results, self.dtype, scalars, integers)
+                if built is None:
+                    continue
+                fault = None
+                if not built.checked:
+                    fault = rows_check(built, reference, results, scalars, integers, self.dtype)
+            except Exception as error:  # whatever a foreign kernel raises
+                built, fault = None, f"it failed with {type(error).__name__}: {error}"
+            if built is not None and fault is None:
+                built.mark_checked()
+                return built
+            self._report(kernel_name, name, str(fault))
+        return reference
+
+    def _candidates(self) -> Iterator[tuple[str, Kernel]]:
+        """The kernels to try, the most preferred first."""
+        for name, kernel in sorted(self.kernels.items(), key=lambda item: -item[1].priority):
+            if self.wanted in ("auto", name):
+                yield name, kernel
+
+    def _report(self, kernel: str, part: str, fault: str) -> None:
+        self._say(
+            f"the kernel {kernel!r} is not used for {part}: {fault}; please report this to its "
+            "authors"
+        )
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            log.warning("%s", sentence)
+
     def _tried(
         self, name: str, kernel: Kernel, plan: Plan
     ) -> tuple[str, None] | tuple[None, WindowKernel]:
         """What its self-check found wrong, or the plan compiled by the kernel."""
         built = kernel.build(plan, self.dtype)
-        fault = None if name == REFERENCE else self_check(built, plan, self.dtype)
-        return (None, built) if fault is None else (fault, None)
+        if name == REFERENCE or built.checked:
+            return None, built
+        fault = self_check(built, plan, self.dtype)
+        if fault is not None:
+            return fault, None
+        built.mark_checked()
+        return None, built
 
     def _device(self, kernel: Kernel) -> str:
         return kernel.devices[0] if self.device == "auto" else self.device
@@ -109,3 +158,25 @@ def self_check(kernel: WindowKernel, plan: Plan, dtype: str) -> str | None:
     except Exception as error:  # whatever a foreign kernel raises, the run goes on without it
         return f"it failed its self-check with {type(error).__name__}: {error}"
     return disagreement(ours, theirs, tolerance)
+
+
+def rows_check(
+    kernel: RowKernel,
+    reference: RowKernel,
+    results: Mapping[str, Symbol],
+    scalars: Collection[str],
+    integers: Collection[str],
+    dtype: str,
+) -> str | None:
+    """None where some rows of random numbers agree with the reference."""
+    given = dict.fromkeys(scalars, 0.5)
+    ours, theirs = (row_arrays(results, scalars, integers, dtype) for _ in range(2))
+    size = len(next(iter(ours.values())))
+    for program, arrays in ((kernel, ours), (reference, theirs)):
+        program(arrays, program.spans(0, size), given, threads=2)
+    names = list(results)
+    return disagreement(
+        {name: ours[name] for name in names},
+        {name: theirs[name] for name in names},
+        1e-5 if dtype == "float32" else 1e-12,
+    )

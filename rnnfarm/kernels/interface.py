@@ -7,9 +7,10 @@ whose arrays are time-major: ``T`` steps, ``B`` rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
+from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
 
 #: An array of the kernel's device: NumPy's on the CPU.
@@ -27,10 +28,21 @@ class WindowKernel(ABC):
     plan: Plan
     #: The generated program, for ``rnnfarm explain``.
     source: str
+    #: What its bits depend on beside its name and version, such as the processor's vectors.
+    variant: str = ""
+    #: Whether this very program has passed its self-check on this machine before.
+    checked: bool = False
+
+    def mark_checked(self) -> None:
+        """The program has passed its self-check; remember that if it is kept from run to run."""
+        self.checked = True
 
     @abstractmethod
-    def workspace(self, steps: int, rows: int) -> Any:
-        """Memory for windows of up to ``steps`` steps and exactly ``rows`` rows."""
+    def workspace(self, steps: int, rows: int, threads: int = 1) -> Any:
+        """Memory for windows of up to ``steps`` steps and exactly ``rows`` rows.
+
+        ``threads`` is how many threads a call may use; no bit may depend on it.
+        """
 
     @abstractmethod
     def forward(
@@ -83,6 +95,41 @@ class WindowKernel(ABC):
         """The states after ``step`` steps of the last forward, ``(B, H)`` each; 0 is the start."""
 
 
+class RowKernel(ABC):
+    """Symbols of a graph, compiled: losses and optimizers, which go over rows of numbers."""
+
+    #: The generated program.
+    source: str
+    checked: bool = False
+
+    def mark_checked(self) -> None:
+        """As that of a ``WindowKernel``."""
+        self.checked = True
+
+    @abstractmethod
+    def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The rows from ``start`` to ``stop``, cut as the program likes to be called."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        arrays: Mapping[str, Array],
+        spans: Iterable[tuple[int, int]],
+        scalars: Mapping[str, float] | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Run over the rows of ``spans``.
+
+        Args:
+            arrays: ``(N, width)`` for every input and result that is no scalar.
+            spans: as ``spans`` gives them.
+            scalars: the inputs that are numbers.
+            threads: how many threads it may use; no bit may depend on it.
+
+        Threads may call it at the same time: scratch buffers belong to the call.
+        """
+
+
 class Kernel(ABC):
     """A way to run plans.
 
@@ -101,3 +148,26 @@ class Kernel(ABC):
     @abstractmethod
     def build(self, plan: Plan, dtype: str) -> WindowKernel:
         """Compile a plan."""
+
+    def rows(
+        self,
+        name: str,
+        results: Mapping[str, Symbol],
+        dtype: str,
+        scalars: Collection[str] = (),
+        integers: Collection[str] = (),
+    ) -> RowKernel | None:
+        """Symbols compiled as a program over rows, or None where the reference has to do it.
+
+        Args:
+            name: of the part that the symbols belong to.
+            results: the symbols, by the name of the array that each is written to; one may have the
+                name of an input and is then written over it.
+            scalars: inputs that are one float for all rows.
+            integers: inputs that are ``numpy.intp``, one number a row.
+        """
+        return None
+
+    def missing(self) -> str | None:
+        """A sentence that says what it would need on this machine, or None."""
+        return None

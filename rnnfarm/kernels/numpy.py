@@ -76,7 +76,7 @@ class NumPyWindowKernel(WindowKernel):
             text += "\n\n" + backward
         self.source = text
 
-    def workspace(self, steps: int, rows: int) -> Workspace:
+    def workspace(self, steps: int, rows: int, threads: int = 1) -> Workspace:
         return Workspace(self._buffers, steps, rows, self.dtype)
 
     def forward(

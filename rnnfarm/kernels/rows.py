@@ -15,14 +15,14 @@ import numpy as np
 from rnnfarm.equations.emit import may_overwrite, numpy_calls
 from rnnfarm.equations.graph import Symbol, ancestors, base_of, is_condition, ordered
 from rnnfarm.kernels.compiled import compiled
-from rnnfarm.kernels.interface import Array
+from rnnfarm.kernels.interface import Array, RowKernel
 
 #: Elements of the widest value of a block: small enough for what is worked on to stay in the cache,
 #: large enough for a NumPy call's own cost not to count.
 BLOCK = 65_536
 
 
-class RowProgram:
+class RowProgram(RowKernel):
     """Computes some symbols of a graph for every row of arrays.
 
     Args:
@@ -53,7 +53,6 @@ class RowProgram:
         self._run = compiled(self.source, "run", name, names)
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """The rows from ``start`` to ``stop``, cut into blocks."""
         return [(at, min(at + self.rows, stop)) for at in range(start, stop, self.rows)]
 
     def __call__(
@@ -61,20 +60,61 @@ class RowProgram:
         arrays: Mapping[str, Array],
         spans: Iterable[tuple[int, int]],
         scalars: Mapping[str, float] | None = None,
+        threads: int = 1,
     ) -> None:
-        """Run over the rows of ``spans``.
-
-        Args:
-            arrays: ``(N, width)`` for every input and result that is no scalar.
-            spans: as ``spans`` gives them.
-            scalars: the inputs that are numbers.
-
-        Threads may call it at the same time: scratch buffers belong to the call.
-        """
+        """As ``RowKernel.__call__``; it runs on one thread."""
         scratch = [np.empty((self.rows, width), dtype) for width, dtype in self._buffers]
         # The caller looks at its results for NaN; a warning besides would say less.
         with np.errstate(all="ignore"):
             self._run(arrays, spans, scalars or {}, scratch)
+
+
+class ScalarProgram:
+    """Computes what depends on scalars alone, in float64.
+
+    Attributes:
+        names: the scalar inputs.
+        computed: every symbol that is one number for all rows, constants apart.
+        symbols: those of them that others read; a call gives their values in this order.
+    """
+
+    def __init__(self, name: str, results: Collection[Symbol], names: Collection[str]) -> None:
+        needed = ordered(ancestors(results))
+        self.names = names
+        scalar = _scalar(needed, names)
+        self.computed = {s for s in scalar if s.op != "constant"}
+        read = {arg for s in needed if s not in scalar for arg in s.args} | set(results)
+        self.symbols = [s for s in needed if s in read and s in self.computed]
+        texts: dict[Symbol, str] = {}
+        lines = ["def run(scalars):"]
+        for symbol in needed:
+            if symbol.op == "constant":
+                texts[symbol] = repr(symbol.attribute)
+            elif symbol in scalar:
+                texts[symbol] = f"c{symbol.index}"
+                lines += _scalar_lines(symbol, texts)
+        values = ", ".join(texts[s] for s in self.symbols)
+        source = "\n    ".join([*lines, f"return [{values}]"]) + "\n"
+        self._run = compiled(source, "run", f"{name} scalars", {"inf": np.inf, "nan": np.nan})
+
+    def __call__(self, scalars: Mapping[str, float]) -> list[float]:
+        with np.errstate(all="ignore"):
+            values: list[float] = self._run(scalars)
+        return values
+
+
+def _scalar_lines(symbol: Symbol, texts: Mapping[Symbol, str]) -> list[str]:
+    """The lines that compute a scalar into its name."""
+    name = texts[symbol]
+    if symbol.op == "input":
+        return [f'{name} = scalars["{symbol.attribute}"]']
+    dtype = "np.bool_" if is_condition(symbol) else "np.float64"
+    return [
+        f"{name} = np.empty((), {dtype})",
+        *numpy_calls(symbol, [texts[a] for a in symbol.args], name),
+        # As a Python float it takes the dtype of the arrays that it meets.
+        f"{name} = {name}.item()",
+    ]
 
 
 class _Writer:
@@ -125,16 +165,9 @@ class _Writer:
 
     def _scalars(self, symbols: Iterable[Symbol]) -> None:
         for symbol in symbols:
-            if symbol.op == "input":
-                self.places[symbol] = _local("in", symbol.attribute)
-                self.head.append(f'{self.places[symbol]} = scalars["{symbol.attribute}"]')
-                continue
-            name = self.places[symbol] = f"c{symbol.index}"
-            dtype = "np.bool_" if is_condition(symbol) else "np.float64"
-            self.head.append(f"{name} = np.empty((), {dtype})")
-            self.head += numpy_calls(symbol, [self.text(a) for a in symbol.args], name)
-            # As a Python float it takes the dtype of the arrays that it meets.
-            self.head.append(f"{name} = {name}.item()")
+            self.places[symbol] = f"c{symbol.index}"
+            texts = {one: self.text(one) for one in (symbol, *symbol.args)}
+            self.head += _scalar_lines(symbol, texts)
 
     def _rows(self, symbols: Sequence[Symbol]) -> None:
         last = {base_of(arg): k for k, symbol in enumerate(symbols) for arg in symbol.args}

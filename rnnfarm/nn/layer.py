@@ -47,6 +47,7 @@ class Pass:
         mask, reset: ``(T, B, 1)`` bool, or None where every step counts, where none is reset.
         states: carried states by layer, each a mapping from a state's name to ``(B, H)``.
         carry: after how many steps the states are taken that the next window starts from.
+        threads: how many threads the pass may use; nothing that it computes depends on it.
         memory: the lane's arrays.
     """
 
@@ -59,6 +60,7 @@ class Pass:
     states: Mapping[str, Arrays]
     carry: int
     memory: Memory
+    threads: int = 1
     new_states: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
 
     def random(self, purpose: int, layer: str) -> np.random.Generator:

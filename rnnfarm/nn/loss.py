@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.equations.derive import derive
+from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.parts import Loss, LossTrace, part_name, trace_loss
 from rnnfarm.errors import DataError
+from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.interface import RowKernel
 from rnnfarm.kernels.rows import RowProgram
 
 Array = npt.NDArray[Any]
@@ -27,10 +30,18 @@ class LossSum:
 class LossFunction:
     """A loss for ``outputs`` outputs and ``targets`` target values or classes.
 
-    Raises CellError for a mistake in the loss's equations.
+    ``choice`` compiles its equations; the NumPy reference does if it is absent. Raises CellError
+    for a mistake in them.
     """
 
-    def __init__(self, loss: Loss, outputs: int, targets: int, dtype: str) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        outputs: int,
+        targets: int,
+        dtype: str,
+        choice: KernelChoice | None = None,
+    ) -> None:
         self.loss = loss
         self.dtype = dtype
         self._outputs = outputs
@@ -38,20 +49,33 @@ class LossFunction:
         self._ignored: RowProgram | None = None
         self._targets = 1 if self._classes else targets
         if loss.evaluate is None:
-            self._compile(trace_loss(loss, outputs, targets))
+            self._compile(trace_loss(loss, outputs, targets), choice)
 
-    def _compile(self, trace: LossTrace) -> None:
+    def _compile(self, trace: LossTrace, choice: KernelChoice | None) -> None:
         name = part_name(self.loss)
         seed = {trace.rows: trace.graph.constant(1.0)}
         found = derive(seed, [trace.output]).of.get(trace.output, trace.graph.constant(0.0))
         value = {"rows": trace.rows}
-        self._value = RowProgram(f"{name} value", value, self.dtype)
-        self._gradient = RowProgram(f"{name} gradient", value | {"d_output": found}, self.dtype)
+        integers = ("target",) if self._classes else ()
+
+        def rows(what: str, results: dict[str, Symbol]) -> RowKernel:
+            title = f"{name} {what}"
+            if choice is not None:
+                return choice.rows(title, results, integers=integers)
+            return RowProgram(title, results, self.dtype)
+
+        self._value = rows("value", value)
+        self._gradient = rows("gradient", value | {"d_output": found})
         if trace.ignored is not None:
             self._ignored = RowProgram(f"{name} ignored", {"ignored": trace.ignored}, self.dtype)
 
     def __call__(
-        self, output: Array, target: Array, valid: Array, d_output: Array | None = None
+        self,
+        output: Array,
+        target: Array,
+        valid: Array,
+        d_output: Array | None = None,
+        threads: int = 1,
     ) -> LossSum:
         """The loss summed over the valid steps whose target is not to be ignored.
 
@@ -61,6 +85,7 @@ class LossFunction:
             valid: ``(T, B)`` bool.
             d_output: where given, ``(T, B, O)`` and contiguous, receives the gradient of the sum;
                 it is 0 at steps that do not count.
+            threads: how many threads it may use; no result depends on it.
 
         Returns:
             The sum, in float64 and in the order of the steps, and the number of steps summed. The
@@ -81,7 +106,7 @@ class LossFunction:
             if not d_output.flags.c_contiguous or d_output.shape != output.shape:
                 raise ValueError(f"d_output must be a contiguous array of shape {output.shape}")
             program, arrays["d_output"] = self._gradient, d_output.reshape(size, self._outputs)
-        program(arrays, program.spans(0, size))
+        program(arrays, program.spans(0, size), threads=threads)
         if not counts.all():
             rows[~counts] = 0.0
             if d_output is not None:

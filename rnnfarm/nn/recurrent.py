@@ -105,6 +105,12 @@ class RecurrentLayer(Layer):
         """The kernel that runs this layer, where it needs no masks and resets."""
         return next(iter(self._kernels.values()))[0]
 
+    @property
+    def kernel_variant(self) -> str:
+        """That kernel, with what its bits depend on beside its name."""
+        name, kernel = next(iter(self._kernels.values()))
+        return f"{name} ({kernel.variant})" if kernel.variant else name
+
     def zero_states(self, rows: int) -> dict[str, FloatArray]:
         """States of ``rows`` rows before anything was read."""
         return {
@@ -127,8 +133,9 @@ class RecurrentLayer(Layer):
     def _workspace(self, kernel: WindowKernel, run: Pass, steps: int, rows: int) -> Any:
         key = (self.name, kernel)
         known = run.memory.workspaces.get(key)
-        if known is None or known[0] != rows or known[1] < steps:
-            known = run.memory.workspaces[key] = (rows, steps, kernel.workspace(steps, rows))
+        if known is None or known[0] != (rows, run.threads) or known[1] < steps:
+            made = kernel.workspace(steps, rows, run.threads)
+            known = run.memory.workspaces[key] = ((rows, run.threads), steps, made)
         return known[2]
 
     def _extras(self, kernel: WindowKernel, run: Pass, steps: int, rows: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.setup import Model, make_windows
-from rnnfarm.training.tbptt import Sums, add_sums, lane_threads, make_lanes
+from rnnfarm.training.tbptt import Sums, add_sums, available_threads, make_lanes, share_threads
 
 
 def evaluate(
@@ -27,6 +27,7 @@ def evaluate(
     seed: int,
     most: int = 0,
     executor: Executor | None = None,
+    threads: int = 1,
 ) -> dict[str, float]:
     """Loss and metrics over the first ``most`` windows of a split, or all of it where 0.
 
@@ -36,7 +37,9 @@ def evaluate(
         ``loss``, and for classes ``bits``, ``perplexity`` and ``accuracy``.
     """
     lanes = evaluation_lanes(windows, lanes)
-    parts = evaluate_lanes(model, windows, parameters, range(lanes), lanes, seed, most, executor)
+    parts = evaluate_lanes(
+        model, windows, parameters, range(lanes), lanes, seed, most, executor, threads=threads
+    )
     return figures(model, reduce_tree((0, lanes), parts, add_sums))
 
 
@@ -49,12 +52,13 @@ def evaluate_lanes(
     model: Model,
     windows: Windows,
     parameters: Arrays,
-    mine: Iterable[int],
+    mine: Sequence[int],
     lanes: int,
     seed: int,
     most: int,
     executor: Executor | None,
     tick: Callable[[], None] = lambda: None,
+    threads: int = 1,
 ) -> dict[Node, Sums]:
     """The sums of the lanes ``mine`` of ``lanes``, each over the first ``most`` windows or all.
 
@@ -63,6 +67,7 @@ def evaluate_lanes(
     count = windows.windows_in_epoch(0)
     steps = range(min(count, most) if most else count)
     made = make_lanes(lanes, windows.batch, model.network, model.loss)
+    share_threads([made[number] for number in mine], threads)
 
     def run(number: int) -> tuple[Node, Sums]:
         total = Sums(0.0, 0)
@@ -100,8 +105,9 @@ def evaluate_run(
     opened = open_run(run, registry, checkpoint)
     windows = make_windows(opened.job, opened.model, opened.dataset, split)
     training = opened.job.training
-    threads = lane_threads(training.threads, training.lanes)
-    with threadpool_limits(training.blas_threads), ThreadPoolExecutor(threads) as executor:
+    threads = available_threads(training.threads)
+    executor = ThreadPoolExecutor(min(threads, training.lanes))
+    with threadpool_limits(training.blas_threads), executor:
         result = evaluate(
             opened.model,
             windows,
@@ -109,5 +115,6 @@ def evaluate_run(
             lanes=training.lanes,
             seed=training.seed,
             executor=executor,
+            threads=threads,
         )
     return {"schema": 1, "run": str(run), "split": split, "step": opened.step, **result}

@@ -27,7 +27,15 @@ from rnnfarm.training.optimizer import OptimizerPass
 from rnnfarm.training.run import parameters_sha256, restore_arrays
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model
-from rnnfarm.training.tbptt import Lane, Ready, Sums, add_sums, lane_threads, make_lanes
+from rnnfarm.training.tbptt import (
+    Lane,
+    Ready,
+    Sums,
+    add_sums,
+    available_threads,
+    make_lanes,
+    share_threads,
+)
 
 log = logging.getLogger("rnnfarm")
 Array = npt.NDArray[np.floating]
@@ -48,7 +56,7 @@ class Trainer:
         threads: int | None = None,
     ) -> None:
         training = job.training
-        threads = training.threads if threads is None else threads
+        self.threads = available_threads(training.threads if threads is None else threads)
         self.job = job
         self.model = model
         self.windows = windows
@@ -59,12 +67,16 @@ class Trainer:
         self.arena: Array = layout.initialized(training.seed, training.dtype)
         self.parameters = layout.views(self.arena)
         self.optimizer = OptimizerPass(
-            training.optimizer.create(registry), layout.segments, training.dtype
+            training.optimizer.create(registry),
+            layout.segments,
+            training.dtype,
+            choice=model.choice,
+            threads=self.threads,
         )
         self.optimizer_states: dict[str, Array] = self.optimizer.states(layout.size)
         self.schedule: Schedule = training.schedule.create(registry)
         self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
-        self.executor = ThreadPoolExecutor(lane_threads(threads, training.lanes))
+        self.executor = ThreadPoolExecutor(min(self.threads, training.lanes))
         self.step = 0
         #: Of the last step, where it was due; see ``Lane.gradient_flow``.
         self.gradient_flow: dict[str, dict[str, float]] | None = None
@@ -99,6 +111,7 @@ class Trainer:
         ``ready`` is told, in the lanes' threads, as soon as a layer's gradient is there.
         """
         step, seed = self.step, self.job.training.seed
+        share_threads(self.lanes, self.threads)
         results = self.executor.map(
             lambda lane: lane.train(self.windows, step, self.parameters, seed, ready), self.lanes
         )
@@ -140,6 +153,7 @@ class Trainer:
             seed=training.seed,
             most=training.evaluate_windows,
             executor=self.executor,
+            threads=self.threads,
         )
 
     def evaluate(self, windows: Windows) -> dict[str, Any]:

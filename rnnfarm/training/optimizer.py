@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.equations.parts import Optimizer, part_name, trace_optimizer
+from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.interface import RowKernel
 from rnnfarm.kernels.rows import BLOCK, RowProgram
 
 Array = npt.NDArray[Any]
@@ -23,7 +25,9 @@ class OptimizerPass:
         segments: ``(start, stop, decay)`` of the arena; where ``decay`` is false the optimizer's
             ``weight_decay`` is 0.
         dtype: of the arena.
-        block: elements that are updated at a time; no result depends on it.
+        block: elements that the reference updates at a time; no result depends on it.
+        choice: what compiles the equations; the NumPy reference if absent.
+        threads: how many threads it may use; no result depends on it.
 
     Raises CellError for a mistake in the optimizer's equations.
     """
@@ -34,17 +38,20 @@ class OptimizerPass:
         segments: Iterable[tuple[int, int, bool]],
         dtype: str,
         block: int = BLOCK,
+        choice: KernelChoice | None = None,
+        threads: int = 1,
     ) -> None:
+        self._threads = threads
         self.optimizer = optimizer
         self._dtype = dtype
         # Without weight decay all segments are alike, and those that touch become one.
         decaying = optimizer.weight_decay != 0
         segments = [(start, stop, decay and decaying) for start, stop, decay in segments]
-        self._parts: list[tuple[RowProgram, list[tuple[int, int]]]] = []
+        self._parts: list[tuple[RowKernel, list[tuple[int, int]]]] = []
         for decay in (True, False):
             chosen = [(start, stop) for start, stop, decays in segments if decays == decay]
             if chosen:
-                program = _program(optimizer, decay, dtype, block)
+                program = _program(optimizer, decay, dtype, block, choice)
                 spans = [
                     span for start, stop in _merged(chosen) for span in program.spans(start, stop)
                 ]
@@ -67,15 +74,20 @@ class OptimizerPass:
         arrays = {"param": params, "grad": grads, **states}
         columns = {name: array.reshape(-1, 1) for name, array in arrays.items()}
         for program, spans in self._parts:
-            program(columns, spans, {"lr": float(lr), "t": float(t)})
+            program(columns, spans, {"lr": float(lr), "t": float(t)}, self._threads)
 
 
-def _program(optimizer: Optimizer, decay: bool, dtype: str, block: int) -> RowProgram:
+def _program(
+    optimizer: Optimizer, decay: bool, dtype: str, block: int, choice: KernelChoice | None
+) -> RowKernel:
     if not decay:
         optimizer = copy.copy(optimizer)
         optimizer.weight_decay = 0.0
     trace = trace_optimizer(optimizer)
-    return RowProgram(part_name(optimizer), trace.outputs, dtype, scalars=("lr", "t"), block=block)
+    name, scalars = part_name(optimizer), ("lr", "t")
+    if choice is not None:
+        return choice.rows(name, trace.outputs, scalars)
+    return RowProgram(name, trace.outputs, dtype, scalars, block)
 
 
 def _merged(segments: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -38,6 +38,7 @@ class Model:
     input: str
     target: str
     column: Column
+    choice: KernelChoice
 
 
 def make_model(job: Job, dataset: Dataset, registry: Registry) -> Model:
@@ -56,8 +57,8 @@ def make_model(job: Job, dataset: Dataset, registry: Registry) -> Model:
         job.training.dtype,
     )
     network = Network(_network_spec(job, column, outputs, registry), choice)
-    function = LossFunction(loss, outputs, width, job.training.dtype)
-    return Model(network, function, name, target, column)
+    function = LossFunction(loss, outputs, width, job.training.dtype, choice)
+    return Model(network, function, name, target, column, choice)
 
 
 def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:

@@ -7,7 +7,7 @@ window ``n - 1`` left behind; the gradient ends where the window starts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,8 @@ class Lane:
         self.loss = loss
         self.states: dict[str, dict[str, FloatArray]] = network.zero_states(rows.stop - rows.start)
         self.memory = Memory()
+        #: How many threads this lane may use for itself.
+        self.threads = 1
 
     def train(
         self,
@@ -76,7 +78,7 @@ class Lane:
         with np.errstate(all="ignore"):  # the step looks for what is no number
             output, backward = self.network.forward(parameters, window.x, run)  # (T, B, O)
             d_output = self.memory.array("d_output", output.shape, output.dtype)
-            loss = self.loss(output, window.target, window.valid, d_output)
+            loss = self.loss(output, window.target, window.valid, d_output, self.threads)
             gradient = self.memory.array("gradient", (self.network.layout.size,), output.dtype)
             sums = Sums(loss.total, loss.count, gradient=gradient)
             tell = None if ready is None else lambda layer: ready(self.index, layer, sums)
@@ -89,7 +91,7 @@ class Lane:
         """Forward and loss over window ``step``, without dropout; carries the states on."""
         window = windows.read(step, self.rows)
         output = self.output(window, step, parameters, seed, windows.stride)
-        loss = self.loss(output, window.target, window.valid, None)
+        loss = self.loss(output, window.target, window.valid, None, self.threads)
         correct = 0
         if self.loss.loss.target_kind == "classes":
             counted = self.loss.counted(window.target, window.valid)
@@ -118,6 +120,7 @@ class Lane:
             states=self.states,
             carry=carry,
             memory=self.memory,
+            threads=self.threads,
         )
 
     def gradient_flow(self) -> dict[str, dict[str, float]]:
@@ -166,7 +169,13 @@ def make_lanes(count: int, batch: int, network: Network, loss: LossFunction) -> 
     return [Lane(k, slice(k * rows, (k + 1) * rows), network, loss) for k in range(count)]
 
 
-def lane_threads(wanted: int, lanes: int) -> int:
-    """How many threads compute lanes: ``wanted``, or one a core where that is 0."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(wanted or available or 1, lanes)
+def available_threads(wanted: int) -> int:
+    """``wanted`` threads, or one a core that this process may use where that is 0."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return wanted or cores or 1
+
+
+def share_threads(lanes: Sequence[Lane], threads: int) -> None:
+    """Divide threads among lanes that compute at once; each has at least one."""
+    for lane in lanes:
+        lane.threads = max(1, threads // len(lanes))

@@ -1,0 +1,104 @@
+"""The C compiler of this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from rnnfarm.errors import DeviceError
+from rnnfarm_cpu.processor import Target
+
+NAMES = ("cc", "gcc", "clang")
+NO_COMPILER = (
+    "there is no C compiler (CC, cc, gcc, clang or the package ziglang); install one, or run "
+    "pip install 'rnnfarm-cpu[zig]'"
+)
+#: Contraction makes a product and a sum one operation; nothing here changes what NaN or infinity
+#: do, or the order of sums.
+FLAGS = (
+    *("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fPIC", "-shared", "-pthread", "-w"),
+)
+#: Seconds after which a compiler is taken for hung; a kernel takes one or two.
+PATIENCE = 120
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """How to call the compiler.
+
+    Attributes:
+        command: the words that its arguments follow.
+        identity: changes with the compiler; no process is started to learn it.
+    """
+
+    command: tuple[str, ...]
+    identity: str
+
+    def flags(self, target: Target) -> tuple[str, ...]:
+        """All flags for a target."""
+        if self.command[1:2] == ("-m",):
+            # zig checks undefined behaviour unless told not to.
+            return (*FLAGS, *target.flags, "-fno-sanitize=undefined")
+        return (*FLAGS, *target.flags)
+
+    def run(self, source: Path, result: Path, target: Target) -> None:
+        """Compile a file into a shared library. DeviceError says what the compiler said."""
+        command = [*self.command, *self.flags(target), str(source), "-o", str(result)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=PATIENCE,
+                stdin=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise DeviceError(
+                f"{self.command[0]} did not end within {PATIENCE} seconds on {source}; name "
+                "another compiler with CC"
+            ) from None
+        except OSError as error:
+            raise DeviceError(f"{self.command[0]} cannot be run: {error}; set CC") from error
+        if done.returncode:
+            lines = (done.stderr or done.stdout).splitlines()
+            first = next((line for line in lines if "error" in line), "".join(lines[:1]))
+            raise DeviceError(
+                f"{shlex.join(self.command)} could not compile {source}: {first.strip()}"
+            )
+
+
+def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:
+    """The compiler that ``CC`` names, the first of cc, gcc and clang, or the package ziglang.
+
+    Raises DeviceError where ``CC`` names what cannot be run.
+    """
+    environ = os.environ if environ is None else environ
+    path = environ.get("PATH", os.defpath)
+    wanted = environ.get("CC", "").strip()
+    if wanted:
+        words = shlex.split(wanted)
+        found = shutil.which(words[0], path=path)
+        if found is None:
+            raise DeviceError(
+                f"CC={wanted!r}: {words[0]} is no program on PATH; mend it, or unset it"
+            )
+        return _compiler(found, *words[1:])
+    for name in NAMES:
+        found = shutil.which(name, path=path)
+        if found is not None:
+            return _compiler(found)
+    if importlib.util.find_spec("ziglang") is not None:
+        return Compiler((sys.executable, "-m", "ziglang", "cc"), f"ziglang {version('ziglang')}")
+    return None
+
+
+def _compiler(program: str, *arguments: str) -> Compiler:
+    real = Path(program).resolve()
+    facts = real.stat()
+    return Compiler((program, *arguments), f"{real} {facts.st_size} {facts.st_mtime_ns}")

@@ -1,0 +1,32 @@
+"""Matrix products cut into parts that threads can share.
+
+The cuts go by the product's shape alone, so that a product has the same bits on any number of
+threads: a BLAS may round differently in a matrix of another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rnnfarm.kernels.interface import Array
+
+#: ``(a, b, out)`` of ``np.matmul``.
+Operands = tuple[Array, Array, Array]
+#: Operations that are worth a part of their own: a tenth of a millisecond on one core.
+WORTH = 8e6
+#: Parts at most, and units (rows or columns) of the result in each at least.
+MOST, LEAST = 8, 64
+
+
+def parts(a: Array, b: Array, out: Array) -> Iterator[Operands]:
+    """The product of ``a`` and ``b``, cut along the longer side of the result."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    by_rows = rows >= columns
+    longer = rows if by_rows else columns
+    count = int(min(MOST, longer // LEAST, 2.0 * rows * inner * columns / WORTH))
+    if count < 2:
+        yield a, b, out
+        return
+    for k in range(count):
+        span = slice(longer * k // count, longer * (k + 1) // count)
+        yield (a[span], b, out[span]) if by_rows else (a, b[:, span], out[:, span])

@@ -1,0 +1,195 @@
+"""Losses and optimizers as one fused pass in C over rows of numbers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from rnnfarm.equations.emit import c_expression
+from rnnfarm.equations.graph import Symbol, ancestors, is_condition, ordered
+from rnnfarm.equations.schedule import Memory, Schedule
+from rnnfarm.equations.segments import ACROSS_UNITS, Segment, Segments
+from rnnfarm.errors import DeviceError
+from rnnfarm.kernels.interface import Array, RowKernel
+from rnnfarm.kernels.rows import ScalarProgram
+from rnnfarm_cpu.cache import Library, load_library
+from rnnfarm_cpu.compiler import NO_COMPILER, find_compiler
+from rnnfarm_cpu.memory import Buffer, Buffers, Location
+from rnnfarm_cpu.processor import this_target
+from rnnfarm_cpu.source import SIZES, bind, header, launch, rows_function
+from rnnfarm_cpu.team import team
+from rnnfarm_cpu.tiles import Tiling
+
+#: Numbers that are worth a thread of their own.
+WORTH = 16_384
+
+
+class CPURows(RowKernel):
+    """Symbols over rows, compiled to C.
+
+    Where every symbol is one number, as in an optimizer, rows are the lanes of vectors; otherwise a
+    row is gone over unit by unit, and everything about it stays in the cache.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        results: Mapping[str, Symbol],
+        dtype: str,
+        scalars: Collection[str],
+        integers: Collection[str],
+    ) -> None:
+        compiler = find_compiler()
+        if compiler is None:
+            raise DeviceError(NO_COMPILER)
+        self.dtype = np.dtype(dtype)
+        self._integers = integers
+        needed = ordered(ancestors(results.values()))
+        self._scalars = ScalarProgram(name, list(results.values()), scalars)
+        target = this_target()
+        tiling = Tiling.of(target, SIZES[dtype])
+        self.buffers = Buffers("own")
+        self.buffers.add("tiles", Buffer("packed", 0))
+        self.buffers.add(
+            "scalars", Buffer("vector", len(self._scalars.symbols), "double", given=True)
+        )
+        self.width = max(s.width for s in needed)
+        text = self._by_rows(results) if self.width > 1 else self._by_lanes(needed, results)
+        self.source = "\n".join([header(tiling, dtype), text, launch(["rows"])])
+        self.library: Library = load_library(self.source, target, compiler)
+        self.checked = self.library.checked
+        self._run = bind(self.library)
+
+    def mark_checked(self) -> None:
+        if not self.checked:
+            self.checked = True
+            self.library.mark_checked()
+
+    def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
+        return [(start, stop)]
+
+    def __call__(
+        self,
+        arrays: Mapping[str, Array],
+        spans: Iterable[tuple[int, int]],
+        scalars: Mapping[str, float] | None = None,
+        threads: int = 1,
+    ) -> None:
+        numbers = np.array(self._scalars(scalars or {}), np.float64)
+        table = (ctypes.c_void_p * len(self.buffers.number))()
+        table[self.buffers.number["scalars"]] = numbers.ctypes.data
+        given = {n: self._given(n, a) for n, a in arrays.items() if n in self.buffers.number}
+        scratch = self.buffers.known.get("scratch")
+        if scratch is not None:
+            # A cache line apart, or threads would wait for each other.
+            own = np.empty(threads * scratch.width + 16, self.dtype)
+            table[self.buffers.number["scratch"]] = own.ctypes.data
+        for start, stop in spans:
+            for name, array in given.items():
+                table[self.buffers.number[name]] = array[start:].ctypes.data
+            count = stop - start
+            wanted = min(threads, 1 + count * self.width // WORTH)
+            mates = team(self.library, threads) if wanted > 1 else None
+            self._run(0, table, 1, count, wanted, 0, None if mates is None else mates.pool)
+
+    def _given(self, name: str, array: Array) -> Array:
+        dtype = np.dtype(np.intp) if name in self._integers else self.dtype
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            raise ValueError(f"{name}: it must be a contiguous array of {dtype}")
+        return array
+
+    # -- rows of many units -------------------------------------------------------------------
+
+    def _by_rows(self, results: Mapping[str, Symbol]) -> str:
+        symbols = next(iter(results.values())).graph.symbols
+        segments = Segments(symbols)
+        outputs = {
+            name: self.buffers.add(name, Buffer("rows", symbol.width, given=True))
+            for name, symbol in results.items()
+        }
+
+        def at_hand(segment: Segment) -> Location | None:
+            symbol = segment.symbol
+            if symbol in self._scalars.symbols:
+                return Location("scalars", self._scalars.symbols.index(symbol))
+            if symbol.op != "input":
+                return None
+            name = symbol.attribute
+            if name not in outputs:
+                element = "int" if name in self._integers else "real"
+                self.buffers.add(name, Buffer("rows", symbol.width, element, given=True))
+            return Location(name, segment.start)
+
+        def vector(symbol: Symbol) -> tuple[Location, bool]:
+            raise AssertionError("a loss has no products")
+
+        schedule = Schedule(segments, Memory(at_hand, vector, self.buffers.scratch))
+        for name, symbol in results.items():
+            offset = 0
+            for part in segments.of(symbol):
+                schedule.store(part, Location(name, offset))
+                offset += part.width
+        return rows_function("rows", schedule, schedule.passes(), self.buffers, self._lanes)
+
+    @property
+    def _lanes(self) -> int:
+        return this_target().vector_bytes // self.dtype.itemsize
+
+    # -- rows of one number -------------------------------------------------------------------
+
+    def _by_lanes(self, needed: Sequence[Symbol], results: Mapping[str, Symbol]) -> str:
+        names: dict[Symbol, str] = {}
+        lines: list[str] = []
+        pointers: dict[str, str] = {}
+        scalar = f"((const double *)p[{self.buffers.number['scalars']}])"
+
+        def pointer(name: str) -> str:
+            self.buffers.add(name, Buffer("vector", 1, given=True))
+            number = self.buffers.number[name]
+            pointers[name] = f"    real *const a{number} = (real *)p[{number}];"
+            return f"a{number}"
+
+        for symbol in needed:
+            name = names[symbol] = f"q{len(names)}"
+            kind = "mask" if is_condition(symbol) else "vec"
+            if symbol in self._scalars.symbols:
+                value = f"{scalar}[{self._scalars.symbols.index(symbol)}]"
+                text = f"rnn_splat((real){value})"
+            elif symbol in self._scalars.computed:
+                continue  # only what is computed from it beforehand is read
+            elif symbol.op == "input":
+                text = f"rnn_load({pointer(symbol.attribute)} + u, n)"
+            else:
+                text = c_expression(symbol, [names[arg] for arg in symbol.args], "rnn_splat(0)")
+            lines.append(f"        const {kind} {name} = {text};")
+        for name, symbol in results.items():
+            lines.append(f"        rnn_store({pointer(name)} + u, {names[symbol]}, n);")
+        return "\n".join([
+            "static void rows(const Call *c, long id) {",
+            "    void **const p = c->p;",
+            *pointers.values(),
+            "    const long all = (c->B + RNN_LANES - 1) / RNN_LANES;",
+            "    const long v1 = share(all, id + 1, c->threads);",
+            "    for (long v = share(all, id, c->threads); v < v1; ++v) {",
+            "        const long u = v * RNN_LANES, n = c->B - u;",
+            *lines,
+            "    }",
+            "}",
+            "",
+        ])  # fmt: skip
+
+
+def supported(results: Mapping[str, Symbol], integers: Collection[str], dtype: str) -> bool:
+    """Whether the symbols can be compiled: truth values and whole numbers in lanes cannot."""
+    needed = ancestors(results.values())
+    if any(is_condition(symbol) for symbol in results.values()):
+        return False
+    wide = any(s.width > 1 for s in needed)
+    if any(s.op in ACROSS_UNITS for s in needed) and not wide:
+        return False
+    whole = {s for s in needed if s.op == "input" and s.attribute in integers}
+    # A class number has to be a number of the dtype.
+    largest = 1 << (24 if dtype == "float32" else 53)
+    return not whole or (wide and max(s.width for s in needed) <= largest)
