@@ -5,7 +5,13 @@ of the input and of the initial state; the input is as wide as the hidden states
 compared runs in turns in one process, since other work on the machine comes and goes; times are
 medians, ratios are medians of the ratios of neighbours. ``gflops`` counts the multiply-adds of all
 matrix products of the window, two each, and ``of_gemm`` divides by what one large product reaches
-in the same rounds.
+in the same rounds. ``operations`` counts elementwise math too, as many for each operation as COSTS
+says; ``predicted_ms`` is the LSTM's time of the same shape by that count, where ``lstm`` is among
+the cells and comes first.
+
+With several threads the NumPy kernel and the large product leave them to the BLAS, and the compiled
+kernel has its own, with one BLAS thread, as a training run has it. The BLAS's threads spin for a
+while after a product, so that everybody waits for them to sleep before a turn.
 
     python benchmarks/cpu_kernel.py [--cells lstm,gru,elman] [--threads 1,2] [--rounds 12] [--torch]
 """
@@ -47,6 +53,14 @@ CELLS: dict[str, Callable[[], Any]] = {
     "gru_reset_before": cells.GRUResetBefore,
     "jordan": cells.Jordan,
 }
+#: What an elementwise operation counts: an addition 1, others by what they take on a processor.
+COSTS = {
+    **dict.fromkeys(("tanh", "sigmoid", "exp", "log", "softplus"), 20),
+    **dict.fromkeys(("div", "sqrt"), 8),
+    **dict.fromkeys(("slice", "concat", "fill", "copy", "matmul", "matmul_transposed"), 0),
+}
+#: Seconds after which the threads of a BLAS sleep.
+SLEEP = 0.06
 #: Rows and columns of the large product.
 LARGE = 2048
 Run = Callable[[], None]
@@ -64,9 +78,15 @@ def main() -> None:
     results = []
     for threads in map(int, options.threads.split(",")):
         for B, T, H in shapes:
+            lstm: dict[str, Any] | None = None
             for name in options.cells.split(","):
                 result = measure(name, B, T, H, threads, options.rounds, options.torch)
                 results.append(result)
+                lstm = result if name == "lstm" else lstm
+                if lstm is not None:
+                    share = result["operations"] / lstm["operations"]
+                    result["predicted_ms"] = round(lstm["cpu_ms"] * share, 3)
+                    result["of_predicted"] = round(result["cpu_ms"] / result["predicted_ms"], 2)
                 print(json.dumps(result), flush=True)
     print(json.dumps({"schema": 1, "results": len(results)}))
 
@@ -92,13 +112,16 @@ def measure(
         if layer is not None:
             runs["torch"] = layer
     taken: dict[str, list[float]] = {key: [] for key in runs}
-    with threadpool_limits(threads):
-        for run in runs.values():
-            run()
-        once = max(timed(runs["cpu"], 1), 1e-4)
-        repeats = max(1, min(20, int(0.05 / once)))
-        for _ in range(rounds):
-            for key, run in runs.items():
+    for run in runs.values():
+        run()
+    once = max(timed(runs["cpu"], 1), 1e-4)
+    repeats = max(1, min(20, int(0.05 / once)))
+    for _ in range(rounds):
+        for key, run in runs.items():
+            if threads > 1:
+                time.sleep(SLEEP)
+            with threadpool_limits(1 if key == "cpu" else threads):
+                run()  # wakes the threads
                 taken[key].append(timed(run, 1 if key == "gemm" else repeats))
     flops = product_flops(plan, B * T)
     gemm = [2.0 * LARGE**3 / t / 1e9 for t in taken["gemm"]]
@@ -107,6 +130,7 @@ def measure(
         "cpu_ms": round(statistics.median(taken["cpu"]) * 1e3, 3),
         "numpy_ms": round(statistics.median(taken["numpy"]) * 1e3, 3),
         "speedup": ratio(taken["numpy"], taken["cpu"]),
+        "operations": flops + elementwise_operations(plan, B * T),
         "gflops": round(flops / statistics.median(taken["cpu"]) / 1e9, 1),
         "gemm_gflops": round(statistics.median(gemm), 1),
         "of_gemm": round(
@@ -190,6 +214,17 @@ def product_flops(plan: Plan, rows: int) -> float:
     )
     total += sum(w.shape[0] * w.shape[1] for g in plan.weight_gradients for w in g.weights)
     return 2.0 * rows * total
+
+
+def elementwise_operations(plan: Plan, rows: int) -> float:
+    """Elementwise operations of a window of ``rows`` rows, counted as COSTS says."""
+    stages = [s for stage in plan.stages for s in stage.elementwise]
+    symbols = [*stages, *plan.prologue, *plan.backward_step, *plan.epilogue]
+    total = sum(
+        COSTS.get(s.op, 1) * max(s.width, s.args[0].width if s.args else 1) for s in symbols
+    )
+    total += sum(p.shape[0] for n, p in plan.parameters.items() if n in plan.vector_gradients)
+    return float(rows * total)
 
 
 if __name__ == "__main__":

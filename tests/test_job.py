@@ -346,7 +346,7 @@ MISSING_PARTS = [
     ),
     ("model.loss='cross'", "model.loss.name: there is no loss 'cross';"),
     ("training.optimizer='admw'", "training.optimizer.name: there is no optimizer 'admw'; did you"),
-    ("training.kernel='tpu'", "training.kernel: there is no kernel 'tpu'; known: numpy"),
+    ("training.kernel='warp'", "training.kernel: there is no kernel 'warp'; known: "),
     (
         "data.build.reader='byte'",
         "data.build.reader: there is no reader 'byte'; did you mean 'bytes'?",

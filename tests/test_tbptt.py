@@ -67,7 +67,7 @@ def full_bptt(
     value = parameters["input.weight"][x]  # (T, B, I)
     layers = []
     for number, cell in enumerate(parts, 1):
-        layer = Recurrent(cell, value.shape[-1], 4, str(value.dtype))
+        layer = Recurrent(cell, value.shape[-1], 4, str(value.dtype), "numpy")
         own = {name: parameters[f"layer{number}.{name}"] for name in layer.plan.parameters}
         value, _, saved = layer.forward(own, value, reset=reset)
         layers.append((f"layer{number}", layer, saved))

@@ -27,7 +27,7 @@ LINES = [
 #: These make an environment and download what the project needs, as make does for this test.
 INSTALLING = {
     "python3 -m venv .venv",
-    ".venv/bin/pip install --editable .",
+    ".venv/bin/pip install --editable . --editable plugins/rnnfarm-cpu",
     ".venv/bin/rnnfarm train jobs/quickstart.toml",
 }
 PIP = (

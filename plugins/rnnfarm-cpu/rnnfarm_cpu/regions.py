@@ -200,7 +200,7 @@ class Program:
 
     def _plan_hoisted(self) -> list[Action]:
         """The prologue, and before it what is the same at every step."""
-        prologue = self._schedule_window(self._leaf_or_once, set(self._hoisted))
+        prologue = self._schedule_window(self._leaf_or_once)
         for segment, location in list(self._hoisted.items()):
             if segment.symbol not in self._prologue:
                 continue
@@ -209,7 +209,7 @@ class Program:
             else:
                 prologue.store(segment, location)
         actions = self._actions("prologue", prologue)
-        once = self._schedule_window(self._leaf, set())
+        once = self._schedule_window(self._leaf)
         for segment, location in self._hoisted.items():
             if segment.symbol not in self._prologue:
                 once.store(segment, location)
@@ -220,9 +220,7 @@ class Program:
     def _leaf_or_once(self, segment: Segment) -> Location | None:
         return self._leaf(segment) if segment.symbol in self._prologue else self._before(segment)
 
-    def _schedule_window(
-        self, at_hand: Callable[[Segment], Location | None], hoisted: set[Segment]
-    ) -> Schedule:
+    def _schedule_window(self, at_hand: Callable[[Segment], Location | None]) -> Schedule:
         """A schedule over the window, whose products are the BLAS's."""
 
         def vector(symbol: Symbol) -> tuple[Location, bool]:
@@ -232,7 +230,12 @@ class Program:
         def product(symbol: Symbol, segment: Segment) -> Location:
             return self._window("hoisted", symbol).shifted(segment.start)
 
-        return Schedule(self.segments, Memory(at_hand, vector, self.buffers.scratch, product))
+        def between(width: int) -> Location:
+            # All steps' values: a product over the window may come before they are read.
+            name = f"between {len(self.buffers.number)}"
+            return Location(self.buffers.add(name, Buffer("window", width)))
+
+        return Schedule(self.segments, Memory(at_hand, vector, between, product))
 
     def _actions(self, name: str, schedule: Schedule) -> list[Action]:
         """The passes of a window's schedule and the products between them, in order."""
@@ -314,7 +317,7 @@ class Program:
     def _plan_epilogue(self) -> list[Action]:
         plan = self.plan
         self._copies: list[tuple[Segment, Location]] = []
-        schedule = self._schedule_window(self._end, set())
+        schedule = self._schedule_window(self._end)
         wholes: dict[Symbol, Location] = {}
 
         def whole(symbol: Symbol, into: Schedule) -> Location:
@@ -331,7 +334,7 @@ class Program:
             for g in plan.weight_gradients
         ]
         sums = self._plan_sums(schedule)
-        self._plan_input_gradient(whole)
+        self._plan_input_gradient()
         return [*self._actions("epilogue", schedule), *gradients, *sums]
 
     def _plan_sums(self, epilogue: Schedule) -> list[Action]:
@@ -374,14 +377,15 @@ class Program:
             seen.add(one)
             waiting += schedule.arguments(one)
 
-    def _plan_input_gradient(self, whole: Callable[[Symbol, Schedule], Location]) -> None:
+    def _plan_input_gradient(self) -> None:
+        """The gradient of the input, which only layers above others need."""
         plan = self.plan
         if plan.d_x is None:
             return
         self.d_x = self._kept_whole(plan.d_x)
         if self.d_x is not None:
             return
-        schedule = self._schedule_window(self._end, set())
+        schedule = self._schedule_window(self._end)
         memory = schedule.memory
 
         def vector(symbol: Symbol) -> tuple[Location, bool]:
@@ -389,11 +393,12 @@ class Program:
             return (there, True) if there is not None else (self._window("whole", symbol), False)
 
         schedule.memory = Memory(memory.at_hand, vector, memory.scratch, memory.product)
-        (first, *others) = self.segments.of(plan.d_x)
-        if first.op in PRODUCTS and all(s.symbol is first.symbol for s in others):
-            for segment in (first, *others):
+        parts = self.segments.of(plan.d_x)
+        first = parts[0]
+        if first.op in PRODUCTS and parts == self.segments.of(first.symbol):
+            for segment in parts:
                 schedule.require(segment)
-            self.d_x = self._window("hoisted", first.symbol).shifted(first.start)
+            self.d_x = self._window("hoisted", first.symbol)
         else:
             self.d_x = self._window("d_x", plan.d_x)
             self._store(schedule, plan.d_x, self.d_x)

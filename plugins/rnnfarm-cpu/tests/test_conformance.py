@@ -56,8 +56,8 @@ def compare(cell: Cell, options: Any, inputs: int, hidden: int, windows: Any, dt
 def tamed(case: Case) -> Case:
     """Weights so small that the states do not run away over a hundred steps."""
     for name, array in case.parameters.items():
-        if array.ndim == 2:
-            case.parameters[name] = array / array.dtype.type(np.sqrt(len(array)))
+        root = np.sqrt(len(array)) if array.ndim == 2 else 2.0
+        case.parameters[name] = array / array.dtype.type(root)
     return case
 
 
