@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnnfarm.errors import DeviceError
 from rnnfarm_cpu.compiler import Compiler
 from rnnfarm_cpu.processor import Target
 
@@ -41,17 +42,20 @@ class Library:
     Attributes:
         compiled: whether it was compiled now, not found.
         checked: whether it has passed its self-check on this machine before.
+        sha256: of the file that was loaded, whatever has become of it since.
     """
 
     path: Path
     handle: ctypes.CDLL
     compiled: bool
     checked: bool
+    sha256: str
 
     def mark_checked(self) -> None:
         """Remember that the program has passed its self-check."""
         self.checked = True
-        _write_facts(self.path, {"sha256": _digest(self.path.read_bytes()), "checked": True})
+        with contextlib.suppress(OSError):  # then it is checked again
+            _write_facts(self.path, {"sha256": self.sha256, "checked": True})
 
 
 def load_library(
@@ -59,7 +63,7 @@ def load_library(
 ) -> Library:
     """The program of a source, compiled if it is not there whole.
 
-    Raises DeviceError where the compiler cannot compile it.
+    Raises DeviceError where the compiler cannot compile it, or the result cannot be loaded.
     """
     folder = private_folder(os.environ.get(VARIABLE)) if folder is None else folder
     key = _key(source, target, compiler)
@@ -69,9 +73,16 @@ def load_library(
         with contextlib.suppress(OSError):  # when it was used last
             os.utime(path)
         return found
-    _compile(source, path, target, compiler)
+    digest = _compile(source, path, target, compiler)
     _prune(folder)
-    return Library(path, ctypes.CDLL(str(path)), compiled=True, checked=False)
+    try:
+        handle = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise DeviceError(
+            f"the compiled program cannot be loaded ({error}); where programs may not be run from "
+            f"{folder}, name another folder with {VARIABLE}"
+        ) from error
+    return Library(path, handle, compiled=True, checked=False, sha256=digest)
 
 
 def _key(source: str, target: Target, compiler: Compiler) -> str:
@@ -87,16 +98,18 @@ def _load(path: Path) -> Library | None:
     """The library of a path, if it is whole."""
     try:
         facts = json.loads(path.with_suffix(".json").read_bytes())
-        whole = facts["sha256"] == _digest(path.read_bytes())
-        handle = ctypes.CDLL(str(path)) if whole else None
+        digest = _digest(path.read_bytes())
+        handle = ctypes.CDLL(str(path)) if facts["sha256"] == digest else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if handle is None:
         return None
-    return Library(path, handle, compiled=False, checked=facts.get("checked") is True)
+    checked = facts.get("checked") is True
+    return Library(path, handle, compiled=False, checked=checked, sha256=digest)
 
 
-def _compile(source: str, path: Path, target: Target, compiler: Compiler) -> None:
+def _compile(source: str, path: Path, target: Target, compiler: Compiler) -> str:
+    """Compile a source to ``path``; return the library's checksum."""
     kept = path.with_suffix(".c")
     _write(kept, source.encode())
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".so", dir=path.parent)
@@ -104,9 +117,10 @@ def _compile(source: str, path: Path, target: Target, compiler: Compiler) -> Non
     temporary = Path(name)
     try:
         compiler.run(kept, temporary, target)
-        data = temporary.read_bytes()
-        _write_facts(path, {"sha256": _digest(data), "checked": False})
+        digest = _digest(temporary.read_bytes())
+        _write_facts(path, {"sha256": digest, "checked": False})
         os.replace(temporary, path)
+        return digest
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -137,11 +151,12 @@ def private_folder(wanted: str | None) -> Path:
     What others could put there would be run. Where there is none such, a temporary one that lasts
     as long as the process.
     """
-    folder = Path(wanted) if wanted else default_folder(os.environ)
+    folder = Path(wanted or "~/.cache/rnnfarm/cpu")
     try:
+        folder = Path(wanted) if wanted else default_folder(os.environ)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         problem = _problem(folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter where there is no home folder
         problem = str(error)
     if problem is None:
         return folder

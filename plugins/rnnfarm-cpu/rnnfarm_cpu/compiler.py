@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -45,19 +46,24 @@ class Compiler:
 
     def flags(self, target: Target) -> tuple[str, ...]:
         """All flags for a target."""
-        if self.command[1:2] == ("-m",):
-            # zig checks undefined behaviour unless told not to.
-            return (*FLAGS, *target.flags, "-fno-sanitize=undefined")
-        return (*FLAGS, *target.flags)
+        if not self.zig:
+            return (*FLAGS, *target.flags)
+        # zig checks undefined behaviour unless told not to, and compiles for exactly this
+        # processor unless told for which.
+        native = any(flag.endswith("=native") for flag in target.flags)
+        baseline = () if native else ("-mcpu=baseline",)
+        return (*FLAGS, *baseline, *target.flags, "-fno-sanitize=undefined")
+
+    @property
+    def zig(self) -> bool:
+        """Whether this is zig, as a package or as a program."""
+        return any(Path(word).name in ("zig", "ziglang") for word in self.command)
 
     def run(self, source: Path, result: Path, target: Target) -> None:
         """Compile a file into a shared library. DeviceError says what the compiler said."""
         command = [*self.command, *self.flags(target), str(source), "-o", str(result)]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=PATIENCE,
-                stdin=subprocess.DEVNULL, check=False,
-            )  # fmt: skip
+            code, output = _run(command, self._environment(source))
         except subprocess.TimeoutExpired:
             raise DeviceError(
                 f"{self.command[0]} did not end within {PATIENCE} seconds on {source}; name "
@@ -65,12 +71,40 @@ class Compiler:
             ) from None
         except OSError as error:
             raise DeviceError(f"{self.command[0]} cannot be run: {error}; set CC") from error
-        if done.returncode:
-            lines = (done.stderr or done.stdout).splitlines()
+        if code:
+            lines = output.splitlines()
             first = next((line for line in lines if "error" in line), "".join(lines[:1]))
             raise DeviceError(
                 f"{shlex.join(self.command)} could not compile {source}: {first.strip()}"
             )
+        if not result.stat().st_size:
+            raise DeviceError(
+                f"{shlex.join(self.command)} wrote no library for {source}; set CC to a C compiler"
+            )
+
+    def _environment(self, source: Path) -> dict[str, str]:
+        environment = {**os.environ, "LC_ALL": "C"}  # 'error' is what run() looks for
+        if self.zig:
+            # zig's own place for what it keeps is in the home folder, which may be read-only.
+            environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(source.parent / "zig"))
+        return environment
+
+
+def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code of a command, and all that it printed.
+
+    Where it is given up, the processes that it started end with it.
+    """
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", env=environment, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output
 
 
 def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:
@@ -82,7 +116,10 @@ def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:
     path = environ.get("PATH", os.defpath)
     wanted = environ.get("CC", "").strip()
     if wanted:
-        words = shlex.split(wanted)
+        try:
+            words = shlex.split(wanted)
+        except ValueError as error:
+            raise DeviceError(f"CC={wanted!r}: {error}; mend it, or unset it") from None
         found = shutil.which(words[0], path=path)
         if found is None:
             raise DeviceError(

@@ -28,7 +28,7 @@ from rnnfarm_cpu.tiles import Tiling
 ALIGNMENT = 64
 #: Bytes of recurrent weights, packed for forward and backward, from which on few rows are shared
 #: among threads by their units: a step has to take longer than the threads wait for each other.
-LARGE = 1 << 20
+LARGE = 1 << 18
 
 
 class CPUKernel(Kernel):

@@ -16,9 +16,11 @@ VARIABLE = "RNNFARM_CPU_TARGET"
 #: What AVX-512 kernels need; processors have had these together since their first servers.
 AVX512 = frozenset({"avx512f", "avx512dq", "avx512bw", "avx512vl", "fma"})
 AVX2 = frozenset({"avx2", "fma"})
+#: Where clang tunes for vectors of 32 bytes, it splits those of 64 in two unless told not to.
+WHOLE = "-mprefer-vector-width=512"
 #: name → (bytes of a vector, vector registers, flags that ask for it by name).
 KINDS: dict[str, tuple[int, int, tuple[str, ...]]] = {
-    "avx512": (64, 32, ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma")),
+    "avx512": (64, 32, ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", WHOLE)),
     "avx2": (32, 16, ("-mavx2", "-mfma")),
     "neon": (16, 32, ()),
     "plain": (16, 16, ()),
@@ -65,7 +67,8 @@ def this_target(environ: Mapping[str, str] | None = None) -> Target:
     size, registers, _ = KINDS[name]
     # Only where the features could be read is it known that the compiler's 'native' is them.
     native = ("-mcpu=native" if arm else "-march=native",) if features else ()
-    return Target(name, size, registers, native, processor)
+    whole = (WHOLE,) if name == "avx512" else ()
+    return Target(name, size, registers, (*native, *whole), processor)
 
 
 @functools.cache

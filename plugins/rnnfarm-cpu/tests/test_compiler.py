@@ -95,6 +95,73 @@ def test_the_self_check_is_remembered(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_the_self_check_vouches_for_nothing_but_what_was_loaded(tmp_path: Path) -> None:
+    library = answer(tmp_path)[1]
+    data = library.path.read_bytes()
+    fresh = tmp_path / "whole"
+    fresh.write_bytes(data[: len(data) // 2 + 300])
+    os.replace(fresh, library.path)
+    library.mark_checked()
+    value, again = answer(tmp_path)
+    assert (value, again.compiled, again.checked) == (42, True, False)
+    again.path.unlink()
+    again.mark_checked()  # nothing to remember it beside, and no error
+
+
+def fake(path: Path, body: str) -> compiler.Compiler:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return compiler.Compiler((str(path),), "")
+
+
+def test_a_compiler_that_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"wrote no library"):
+        load_library(SOURCE, this_target(), fake(tmp_path / "cc", "exit 0"), tmp_path)
+
+
+def test_a_compiler_that_hangs_ends_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "PATIENCE", 0.5)
+    hanging = fake(tmp_path / "cc", f"sleep 300 & echo $! > {tmp_path / 'pid'}; wait")
+    with pytest.raises(DeviceError, match=r"did not end within 0\.5 seconds"):
+        load_library(SOURCE, this_target(), hanging, tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    pid = (tmp_path / "pid").read_text().strip()
+    for _ in range(500):
+        state = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True)
+        if state.stdout.strip()[:1] in ("", "Z"):
+            return
+        time.sleep(0.02)
+    pytest.fail("the compiler's child runs on")
+
+
+@needs_compiler
+def test_a_program_that_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"cannot be loaded .*nowhere"):
+        answer(tmp_path, "long nowhere(void); long answer(void) { return nowhere(); }")
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with caplog.at_level(logging.WARNING, "rnnfarm"):
+        assert private_folder.__wrapped__(None).is_dir()
+    assert "home directory" in caplog.text
+
+
+def test_zig_takes_no_more_than_the_target() -> None:
+    zig, other = compiler.Compiler(("/bin/zig", "cc"), ""), compiler.Compiler(("/bin/cc",), "")
+    named = this_target({"RNNFARM_CPU_TARGET": "avx2"})
+    native = Target("avx2", 32, 16, ("-march=native",), "")
+    assert "-mcpu=baseline" in zig.flags(named)
+    assert "-mcpu=baseline" not in (*zig.flags(native), *other.flags(named))
+
+
+@needs_compiler
 def test_processes_that_compile_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
@@ -173,6 +240,8 @@ def test_cc_names_the_compiler(tmp_path: Path) -> None:
     assert found.command == (real, "-DNOTHING")
     with pytest.raises(DeviceError, match="CC='nocc': nocc is no program on PATH; mend it"):
         find_compiler({"CC": "nocc", "PATH": os.environ["PATH"]})
+    with pytest.raises(DeviceError, match=r"CC=.*No closing quotation; mend it"):
+        find_compiler({"CC": "'cc", "PATH": os.environ["PATH"]})
 
 
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,5 +261,6 @@ def test_targets() -> None:
 )
 def test_ziglang(tmp_path: Path) -> None:
     zig = compiler.Compiler((sys.executable, "-m", "ziglang", "cc"), "zig")
-    library = load_library(SOURCE, this_target({"RNNFARM_CPU_TARGET": "avx2"}), zig, tmp_path)
-    assert library.handle.answer() == 42
+    for name in ("avx2", "plain"):
+        library = load_library(SOURCE, this_target({"RNNFARM_CPU_TARGET": name}), zig, tmp_path)
+        assert library.handle.answer() == 42
