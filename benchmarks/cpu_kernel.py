@@ -11,7 +11,8 @@ the cells and comes first.
 
 With several threads the NumPy kernel and the large product leave them to the BLAS, and the compiled
 kernel has its own, with one BLAS thread, as a training run has it. The BLAS's threads spin for a
-while after a product, so that everybody waits for them to sleep before a turn.
+while after a product, so that everybody waits for them to sleep before a turn, and runs for a while
+before it is timed, until its own threads are awake.
 
     python benchmarks/cpu_kernel.py [--cells lstm,gru,elman] [--threads 1,2] [--rounds 12] [--torch]
 """
@@ -121,7 +122,7 @@ def measure(
             if threads > 1:
                 time.sleep(SLEEP)
             with threadpool_limits(1 if key == "cpu" else threads):
-                run()  # wakes the threads
+                timed(run, 1 if key == "gemm" else repeats)  # threads find their cores
                 taken[key].append(timed(run, 1 if key == "gemm" else repeats))
     flops = product_flops(plan, B * T)
     gemm = [2.0 * LARGE**3 / t / 1e9 for t in taken["gemm"]]

@@ -12,8 +12,8 @@ from rnnfarm.kernels.interface import Array
 
 #: ``(a, b, out)`` of ``np.matmul``.
 Operands = tuple[Array, Array, Array]
-#: Operations that are worth a part of their own: a tenth of a millisecond on one core.
-WORTH = 8e6
+#: Operations that are worth a part of their own: some tenths of a millisecond on one core.
+WORTH = 1.6e7
 #: Parts at most, and units (rows or columns) of the result in each at least.
 MOST, LEAST = 8, 64
 
