@@ -144,7 +144,11 @@ def case_of(
 
     return Case(
         kernel=kernel,
-        parameters={n: normal(*p.shape, scale=0.5) for n, p in plan.parameters.items()},
+        # Wide weights are smaller, or states would run away and no rounding would agree.
+        parameters={
+            n: normal(*p.shape, scale=min(0.5, p.shape[0] ** -0.5) if len(p.shape) == 2 else 0.5)
+            for n, p in plan.parameters.items()
+        },
         x=normal(T, B, plan.width_in),
         states={n: normal(B, w, scale=0.5) for n, w in plan.states.items()},
         extras=_extras(plan, window, rng, dtype),
