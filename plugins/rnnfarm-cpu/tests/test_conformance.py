@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes
 from rnnfarm_cpu.compiler import find_compiler
 from rnnfarm_cpu.kernel import CPUKernel
-from rnnfarm_example.cells import LiGRU
+from rnnfarm_example.cells import CoRNN, LiGRU
 
 from rnnfarm.builtin import cells
 from rnnfarm.equations.parts import Cell
@@ -35,6 +35,7 @@ CELLS: dict[str, Cell] = {
     "mgu": cells.MGU(),
     "indrnn": cells.IndRNN(),
     "ligru": LiGRU(),
+    "cornn": CoRNN(),
 }
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
