@@ -74,13 +74,13 @@ class Memory:
         vector: where a product's argument lies, or is to lie, whole and contiguous, and whether it
             is there before the region begins.
         scratch: a new place for a row's values, so many units wide.
-        product: where the result of a whole product goes; absent where products are fused.
+        product: where a segment of a whole product goes; absent where products are fused.
     """
 
     at_hand: Callable[[Segment], Location | None]
     vector: Callable[[Symbol], tuple[Location, bool]]
     scratch: Callable[[int], Location]
-    product: Callable[[Symbol, Segment], Location] | None = None
+    product: Callable[[Segment], Location] | None = None
 
 
 def _order(segment: Segment) -> tuple[int, int]:
@@ -116,6 +116,11 @@ class Schedule:
         if self.at_hand(segment) is None:
             self.stored.setdefault(segment, (key, location))
 
+    def store_whole(self, symbol: Symbol, location: Location) -> None:
+        """Have all of a symbol computed and written side by side."""
+        for segment, offset in self.segments.numbered(symbol):
+            self.store(segment, location.shifted(offset))
+
     def passes(self) -> list[Pass]:
         """The passes in order; settles what is stored between them."""
         while self._share():
@@ -133,14 +138,6 @@ class Schedule:
     def partial(self, symbol: Symbol) -> list[Location]:
         """Where the parts of a reduction lie that passes have computed."""
         return self._reduced[symbol]
-
-    def numbered(self, symbol: Symbol) -> list[tuple[Segment, int]]:
-        """The segments that a reduction reads, each with the number of its first unit."""
-        found, position = [], 0
-        for segment in self.segments.of(symbol.args[0]):
-            found.append((segment, position))
-            position += segment.width
-        return found
 
     def at_hand(self, segment: Segment) -> Location | None:
         """Where a segment lies before the region begins, or None."""
@@ -235,10 +232,7 @@ class Schedule:
         argument = segment.symbol.args[0]
         location, there = self._vector(argument)
         if not there:
-            offset = 0
-            for part in self.segments.of(argument):
-                self.store(part, location.shifted(offset))
-                offset += part.width
+            self.store_whole(argument, location)
         key = (self.level(segment), 0, segment.width)
         if self.memory.product is None:
             self._pass(key).products.append(segment)
@@ -246,21 +240,22 @@ class Schedule:
                 self.stored[segment] = (key, self.memory.scratch(1))
                 self._pass(key).stores.append((segment, self.stored[segment][1]))
             return
-        self.stored[segment] = (key, self.memory.product(segment.symbol, segment))
+        self.stored[segment] = (key, self.memory.product(segment))
         whole = self._pass((key[0], 0, 0)).whole_products
         if segment.symbol not in whole:
             whole.append(segment.symbol)
 
     def _require_reduction(self, symbol: Symbol) -> list[Segment]:
         """Have the parts of a reduction computed; gives what it is computed from."""
-        read = list(self.segments.of(symbol.args[0]))
+        numbered = self.segments.numbered(symbol.args[0])
+        read = [s for s, _ in numbered]
         others = [s for arg in symbol.args[1:] for s in self.segments.of(arg)]
         if symbol not in self._reduced:
             level = max(self.level(s) for s in (*read, *others))
             self._reduced[symbol] = []
             for width in sorted({s.width for s in read} - {1}):
                 location = self.memory.scratch(1)
-                parts = tuple((s, at) for s, at in self.numbered(symbol) if s.width == width)
+                parts = tuple((s, at) for s, at in numbered if s.width == width)
                 key = (level, 1, width)
                 self._pass(key).reductions.append(Reduction(symbol, parts, location))
                 self._reduced[symbol].append(location)

@@ -54,6 +54,14 @@ class Segments:
             self._resolved(symbol, start, stop) for start, stop in itertools.pairwise(cuts)
         )
 
+    def numbered(self, symbol: Symbol) -> list[tuple[Segment, int]]:
+        """The segments of a symbol, each with the number that its first unit has in it."""
+        found, position = [], 0
+        for segment in self.of(symbol):
+            found.append((segment, position))
+            position += segment.width
+        return found
+
     def args(self, segment: Segment) -> tuple[Segment, ...]:
         """What an elementwise segment is computed from: one segment for each argument."""
         known = self._args.get(segment)

@@ -73,14 +73,12 @@ class ScalarProgram:
     """Computes what depends on scalars alone, in float64.
 
     Attributes:
-        names: the scalar inputs.
         computed: every symbol that is one number for all rows, constants apart.
         symbols: those of them that others read; a call gives their values in this order.
     """
 
     def __init__(self, name: str, results: Collection[Symbol], names: Collection[str]) -> None:
         needed = ordered(ancestors(results))
-        self.names = names
         scalar = _scalar(needed, names)
         self.computed = {s for s in scalar if s.op != "constant"}
         read = {arg for s in needed if s not in scalar for arg in s.args} | set(results)

@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.equations.derive import derive
-from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.parts import Loss, LossTrace, part_name, trace_loss
 from rnnfarm.errors import DataError
 from rnnfarm.kernels.choose import KernelChoice
-from rnnfarm.kernels.interface import RowKernel
 from rnnfarm.kernels.rows import RowProgram
 
 Array = npt.NDArray[Any]
@@ -57,15 +55,10 @@ class LossFunction:
         found = derive(seed, [trace.output]).of.get(trace.output, trace.graph.constant(0.0))
         value = {"rows": trace.rows}
         integers = ("target",) if self._classes else ()
-
-        def rows(what: str, results: dict[str, Symbol]) -> RowKernel:
-            title = f"{name} {what}"
-            if choice is not None:
-                return choice.rows(title, results, integers=integers)
-            return RowProgram(title, results, self.dtype)
-
-        self._value = rows("value", value)
-        self._gradient = rows("gradient", value | {"d_output": found})
+        choice = choice or KernelChoice({}, dtype=self.dtype)
+        self._value = choice.rows(f"{name} value", value, integers=integers)
+        gradient = value | {"d_output": found}
+        self._gradient = choice.rows(f"{name} gradient", gradient, integers=integers)
         if trace.ignored is not None:
             self._ignored = RowProgram(f"{name} ignored", {"ignored": trace.ignored}, self.dtype)
 

@@ -13,14 +13,14 @@ from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
 from rnnfarm.errors import DeviceError
 from rnnfarm.kernels.interface import Array, Kernel, RowKernel, WindowKernel
-from rnnfarm_cpu.cache import Library, load_library
+from rnnfarm_cpu.compiled import Compiled
 from rnnfarm_cpu.compiler import NO_COMPILER, find_compiler
 from rnnfarm_cpu.memory import Location
 from rnnfarm_cpu.parts import Operands, parts
 from rnnfarm_cpu.processor import this_target
 from rnnfarm_cpu.regions import Action, Product, Program, Region, WeightGradient
 from rnnfarm_cpu.rows import CPURows, supported
-from rnnfarm_cpu.source import SIZES, SourceWriter, bind
+from rnnfarm_cpu.source import SIZES, SourceWriter
 from rnnfarm_cpu.team import team
 from rnnfarm_cpu.tiles import Tiling
 
@@ -69,15 +69,12 @@ class CPUKernel(Kernel):
             return str(error)
 
 
-class CPUWindowKernel(WindowKernel):
+class CPUWindowKernel(Compiled, WindowKernel):
     """A plan, compiled to C."""
 
     def __init__(self, plan: Plan, dtype: str) -> None:
         self.plan = plan
         self.dtype = np.dtype(dtype)
-        compiler = find_compiler()
-        if compiler is None:
-            raise DeviceError(NO_COMPILER)
         target = this_target()
         self.variant = target.name
         self.program = Program(plan)
@@ -86,18 +83,13 @@ class CPUWindowKernel(WindowKernel):
         self._regions = {
             action.name: writer.add(action) for action in actions if isinstance(action, Region)
         }
-        self.source = writer.source()
+        self.compile(writer.source(), target)
         self.tile_size = writer.tile_size
         #: Bytes of all packed weights.
         self.recurrent_bytes = sum(writer.packed.values()) * self.dtype.itemsize
-        self.library: Library = load_library(self.source, target, compiler)
-        self.checked = self.library.checked
-        self._run = bind(self.library)
-
-    def mark_checked(self) -> None:
-        if not self.checked:
-            self.checked = True
-            self.library.mark_checked()
+        reached = {w.name for g in plan.weight_gradients for w in g.weights}
+        #: Parameters without a gradient.
+        self._unreached = plan.parameters.keys() - reached - plan.vector_gradients.keys()
 
     def workspace(self, steps: int, rows: int, threads: int = 1) -> Workspace:
         return Workspace(self, steps, rows, threads)
@@ -141,11 +133,9 @@ class CPUWindowKernel(WindowKernel):
         for name in self.plan.states:
             given = d_states.get(name)
             np.copyto(workspace.arrays[f"d {name}"][0], 0.0 if given is None else given)
-        reached = {w.name for g in self.plan.weight_gradients for w in g.weights}
-        reached |= set(self.plan.vector_gradients)
         for name, gradient in gradients.items():
             workspace.give(f"gradient {name}", gradient)
-            if name not in reached:
+            if name in self._unreached:
                 gradient.fill(0.0)
         self._act(workspace, self.program.backward)
         half = workspace.length % 2
@@ -165,7 +155,7 @@ class CPUWindowKernel(WindowKernel):
     def _act(self, workspace: Workspace, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Region):
-                workspace.run(self._run, self._regions[action.name])
+                workspace.run(self.run, self._regions[action.name])
             else:
                 workspace.multiply(_products(workspace, action))
 

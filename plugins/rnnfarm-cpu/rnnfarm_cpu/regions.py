@@ -70,8 +70,8 @@ class Program:
         self.buffers = Buffers()
         #: Every thread's tiles; how large they are, the kernel knows.
         self.buffers.add("tiles", Buffer("packed", 0))
-        self._zero = plan.graph.constant(0.0)
-        self._zeros = {n: plan.graph.fill(self._zero, w) for n, w in plan.states.items()}
+        zero = plan.graph.constant(0.0)
+        self._zeros = {n: plan.graph.fill(zero, w) for n, w in plan.states.items()}
         self.segments = Segments(plan.graph.symbols)
         self.backward: list[Action] = []
         self.input_gradient: list[Action] = []
@@ -141,28 +141,27 @@ class Program:
     def _leave(self, symbol: Symbol, location: Location) -> None:
         """Have the forward leave a symbol at a location."""
         self._saved[symbol] = location
-        offset = 0
-        for part in self.segments.of(symbol):
+        for part, offset in self.segments.numbered(symbol):
             if part.symbol.args:
                 self._left.setdefault(part, location.shifted(offset))
-            offset += part.width
 
     def _whole(
         self, symbol: Symbol, at_hand: Callable[[Segment], Location | None]
     ) -> Location | None:
         """Where a symbol lies whole, if its segments lie side by side."""
-        parts = self.segments.of(symbol)
-        start = at_hand(parts[0])
+        parts = self.segments.numbered(symbol)
+        start = at_hand(parts[0][0])
         if start is None or start.plus is not None:
             return None
         if self.buffers.known[start.buffer].kind == "vector":
             return None
-        offset = 0
-        for part in parts:
-            if at_hand(part) != start.shifted(offset):
-                return None
-            offset += part.width
-        return start
+        together = all(at_hand(part) == start.shifted(offset) for part, offset in parts)
+        return start if together else None
+
+    def _argument(self, symbol: Symbol) -> Location:
+        """Where a step puts a product's argument that nothing else keeps."""
+        name = f"argument {symbol.index}"
+        return Location(self.buffers.add(name, Buffer("rows", symbol.width)))
 
     def packed_buffer(self, name: str, size: int, weights: tuple[Parameter, ...]) -> dict[str, int]:
         """The number of a buffer for packed weights (under ``""``), and of the weights' own."""
@@ -184,19 +183,12 @@ class Program:
                 return there, True
             if symbol in self._saved:
                 return self._saved[symbol], False
-            name = f"argument {symbol.index}"
-            return Location(self.buffers.add(name, Buffer("rows", symbol.width))), False
+            return self._argument(symbol), False
 
         schedule = Schedule(self.segments, Memory(self._before, vector, self.buffers.scratch))
         for symbol, location in self._saved.items():
-            self._store(schedule, symbol, location)
+            schedule.store_whole(symbol, location)
         return Region("forward", "forward", schedule, schedule.passes())
-
-    def _store(self, schedule: Schedule, symbol: Symbol, location: Location) -> None:
-        offset = 0
-        for part in self.segments.of(symbol):
-            schedule.store(part, location.shifted(offset))
-            offset += part.width
 
     def _plan_hoisted(self) -> list[Action]:
         """The prologue, and before it what is the same at every step."""
@@ -227,8 +219,8 @@ class Program:
             there = self._whole(symbol, at_hand)
             return (there, True) if there is not None else (self._window("whole", symbol), False)
 
-        def product(symbol: Symbol, segment: Segment) -> Location:
-            return self._window("hoisted", symbol).shifted(segment.start)
+        def product(segment: Segment) -> Location:
+            return self._window("hoisted", segment.symbol).shifted(segment.start)
 
         def between(width: int) -> Location:
             # All steps' values: a product over the window may come before they are read.
@@ -306,12 +298,10 @@ class Program:
             self._leave(symbol, location)
             return location
         location = self._window("kept", symbol)
-        offset = 0
-        for part in parts:
+        for part, offset in self.segments.numbered(symbol):
             place = location.shifted(offset)
             self._kept.setdefault(part, place)
             self._copies.append((part, place))
-            offset += part.width
         return location
 
     def _plan_epilogue(self) -> list[Action]:
@@ -320,17 +310,17 @@ class Program:
         schedule = self._schedule_window(self._end)
         wholes: dict[Symbol, Location] = {}
 
-        def whole(symbol: Symbol, into: Schedule) -> Location:
+        def whole(symbol: Symbol) -> Location:
             if symbol not in wholes:
                 found = self._kept_whole(symbol)
                 if found is None:
                     found = self._window("whole", symbol)
-                    self._store(into, symbol, found)
+                    schedule.store_whole(symbol, found)
                 wholes[symbol] = found
             return wholes[symbol]
 
         gradients: list[Action] = [
-            WeightGradient(g.weights, whole(g.vector, schedule), whole(g.gradient, schedule))
+            WeightGradient(g.weights, whole(g.vector), whole(g.gradient))
             for g in plan.weight_gradients
         ]
         sums = self._plan_sums(schedule)
@@ -401,7 +391,7 @@ class Program:
             self.d_x = self._window("hoisted", first.symbol)
         else:
             self.d_x = self._window("d_x", plan.d_x)
-            self._store(schedule, plan.d_x, self.d_x)
+            schedule.store_whole(plan.d_x, self.d_x)
         self.input_gradient = self._actions("input_gradient", schedule)
 
     def _plan_backward_steps(self) -> Region:
@@ -419,16 +409,12 @@ class Program:
             there = self._whole(symbol, at_hand)
             if there is not None:
                 return there, True
-            kept = self._whole(symbol, self._kept.get)
-            if kept is not None:
-                return kept, False
-            name = f"argument {symbol.index}"
-            return Location(self.buffers.add(name, Buffer("rows", symbol.width))), False
+            return self._whole(symbol, self._kept.get) or self._argument(symbol), False
 
         schedule = Schedule(self.segments, Memory(at_hand, vector, self.buffers.scratch))
         for segment, location in [*self._kept.items(), *self._copies]:
             schedule.store(segment, location)
         for name, symbol in plan.d_states.items():
             target = Location(f"d {name}", later=True)
-            self._store(schedule, self._zeros[name] if symbol is None else symbol, target)
+            schedule.store_whole(self._zeros[name] if symbol is None else symbol, target)
         return Region("backward", "backward", schedule, schedule.passes())

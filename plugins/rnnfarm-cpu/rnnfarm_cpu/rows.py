@@ -11,14 +11,12 @@ from rnnfarm.equations.emit import c_expression
 from rnnfarm.equations.graph import Symbol, ancestors, is_condition, ordered
 from rnnfarm.equations.schedule import Memory, Schedule
 from rnnfarm.equations.segments import ACROSS_UNITS, Segment, Segments
-from rnnfarm.errors import DeviceError
 from rnnfarm.kernels.interface import Array, RowKernel
 from rnnfarm.kernels.rows import ScalarProgram
-from rnnfarm_cpu.cache import Library, load_library
-from rnnfarm_cpu.compiler import NO_COMPILER, find_compiler
+from rnnfarm_cpu.compiled import Compiled
 from rnnfarm_cpu.memory import Buffer, Buffers, Location
 from rnnfarm_cpu.processor import this_target
-from rnnfarm_cpu.source import SIZES, bind, header, launch, rows_function
+from rnnfarm_cpu.source import SIZES, header, launch, rows_function
 from rnnfarm_cpu.team import team
 from rnnfarm_cpu.tiles import Tiling
 
@@ -26,7 +24,7 @@ from rnnfarm_cpu.tiles import Tiling
 WORTH = 16_384
 
 
-class CPURows(RowKernel):
+class CPURows(Compiled, RowKernel):
     """Symbols over rows, compiled to C.
 
     Where every symbol is one number, as in an optimizer, rows are the lanes of vectors; otherwise a
@@ -41,9 +39,6 @@ class CPURows(RowKernel):
         scalars: Collection[str],
         integers: Collection[str],
     ) -> None:
-        compiler = find_compiler()
-        if compiler is None:
-            raise DeviceError(NO_COMPILER)
         self.dtype = np.dtype(dtype)
         self._integers = integers
         needed = ordered(ancestors(results.values()))
@@ -51,21 +46,16 @@ class CPURows(RowKernel):
         target = this_target()
         tiling = Tiling.of(target, SIZES[dtype])
         self.buffers = Buffers("own")
-        self.buffers.add("tiles", Buffer("packed", 0))
         self.buffers.add(
             "scalars", Buffer("vector", len(self._scalars.symbols), "double", given=True)
         )
         self.width = max(s.width for s in needed)
-        text = self._by_rows(results) if self.width > 1 else self._by_lanes(needed, results)
-        self.source = "\n".join([header(tiling, dtype), text, launch(["rows"])])
-        self.library: Library = load_library(self.source, target, compiler)
-        self.checked = self.library.checked
-        self._run = bind(self.library)
-
-    def mark_checked(self) -> None:
-        if not self.checked:
-            self.checked = True
-            self.library.mark_checked()
+        text = (
+            self._by_rows(results, tiling.lanes)
+            if self.width > 1
+            else self._by_lanes(needed, results)
+        )
+        self.compile("\n".join([header(tiling, dtype), text, launch(["rows"])]), target)
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
         return [(start, stop)]
@@ -83,8 +73,7 @@ class CPURows(RowKernel):
         given = {n: self._given(n, a) for n, a in arrays.items() if n in self.buffers.number}
         scratch = self.buffers.known.get("scratch")
         if scratch is not None:
-            # A cache line apart, or threads would wait for each other.
-            own = np.empty(threads * scratch.width + 16, self.dtype)
+            own = np.empty((threads, scratch.width), self.dtype)
             table[self.buffers.number["scratch"]] = own.ctypes.data
         for start, stop in spans:
             for name, array in given.items():
@@ -92,7 +81,7 @@ class CPURows(RowKernel):
             count = stop - start
             wanted = min(threads, 1 + count * self.width // WORTH)
             mates = team(self.library, threads) if wanted > 1 else None
-            self._run(0, table, 1, count, wanted, 0, None if mates is None else mates.pool)
+            self.run(0, table, 1, count, wanted, 0, None if mates is None else mates.pool)
 
     def _given(self, name: str, array: Array) -> Array:
         dtype = np.dtype(np.intp) if name in self._integers else self.dtype
@@ -102,7 +91,7 @@ class CPURows(RowKernel):
 
     # -- rows of many units -------------------------------------------------------------------
 
-    def _by_rows(self, results: Mapping[str, Symbol]) -> str:
+    def _by_rows(self, results: Mapping[str, Symbol], lanes: int) -> str:
         symbols = next(iter(results.values())).graph.symbols
         segments = Segments(symbols)
         outputs = {
@@ -127,15 +116,8 @@ class CPURows(RowKernel):
 
         schedule = Schedule(segments, Memory(at_hand, vector, self.buffers.scratch))
         for name, symbol in results.items():
-            offset = 0
-            for part in segments.of(symbol):
-                schedule.store(part, Location(name, offset))
-                offset += part.width
-        return rows_function("rows", schedule, schedule.passes(), self.buffers, self._lanes)
-
-    @property
-    def _lanes(self) -> int:
-        return this_target().vector_bytes // self.dtype.itemsize
+            schedule.store_whole(symbol, Location(name))
+        return rows_function("rows", schedule, schedule.passes(), self.buffers, lanes)
 
     # -- rows of one number -------------------------------------------------------------------
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any
 
 from rnnfarm.equations.emit import c_expression
 from rnnfarm.equations.graph import Symbol, is_condition
 from rnnfarm.equations.schedule import PRODUCTS, Pass, Schedule
 from rnnfarm.equations.segments import REDUCTIONS, Segment
-from rnnfarm_cpu.cache import Library
 from rnnfarm_cpu.memory import Buffers, Location
 from rnnfarm_cpu.regions import Program, Region
 from rnnfarm_cpu.tiles import ROWS, TiledProduct, Tiling, multiply_text, pack_text, tiled_products
@@ -37,15 +34,6 @@ def launch(regions: Iterable[str]) -> str:
     return f"static Work *const regions[] = {{{table}}};\n{text}"
 
 
-def bind(library: Library) -> Any:
-    """The function that runs a region of a program."""
-    run = library.handle.rnn_run
-    table, size = ctypes.c_void_p, ctypes.c_long
-    run.argtypes = [size, table, size, size, size, size, ctypes.c_void_p]
-    run.restype = None
-    return run
-
-
 class Block:
     """The C text that computes segments for one row: some once a row, the others unit by unit.
 
@@ -55,15 +43,17 @@ class Block:
         pointers: lines that set up pointers to the row.
     """
 
-    def __init__(self, schedule: Schedule, one: Pass | None, buffers: Buffers, width: int) -> None:
+    def __init__(
+        self, schedule: Schedule, one: Pass | None, width: int, buffers: Buffers, lanes: int
+    ) -> None:
         self.schedule = schedule
         self.key = one.key if one is not None else (1 << 30, 1, width)
         self.buffers = buffers
-        self.width = width
         self.head: list[str] = []
         self.body: list[str] = []
         self.pointers: dict[str, str] = {}
-        self.count = "RNN_LANES"
+        #: Units of a vector: where the width ends within one, as many as are left.
+        self.count = "n" if width % lanes else "RNN_LANES"
         #: How a product's segment is read from a tile.
         self.tiles: dict[Segment, str] = {}
         self._names: dict[Segment, str] = {}
@@ -162,7 +152,7 @@ class Block:
             f"rnn_splat(*({self.pointer(location)} + {location.offset}))"
             for location in self.schedule.partial(symbol)
         ]
-        for segment, position in self.schedule.numbered(symbol):
+        for segment, position in self.schedule.segments.numbered(symbol.args[0]):
             if segment.width == 1:
                 parts.append(self._single(symbol, self._names[segment], position))
         text = parts[0]
@@ -208,16 +198,6 @@ def address(buffers: Buffers, location: Location, row: str) -> str:
     return base if step == "0" else f"{base} + ({step}) * {buffer.width}"
 
 
-def block_of(
-    schedule: Schedule, one: Pass | None, width: int, buffers: Buffers, lanes: int
-) -> Block:
-    """A block over units of a width, which may end within a vector."""
-    block = Block(schedule, one, buffers, width)
-    if width % lanes:
-        block.count = "n"
-    return block
-
-
 def rows_pass(
     name: str, schedule: Schedule, group: list[Pass], buffers: Buffers, lanes: int
 ) -> str:
@@ -261,7 +241,7 @@ def _row_block(
     schedule: Schedule, one: Pass, buffers: Buffers, lanes: int
 ) -> tuple[Block, list[str]]:
     """One pass over a row."""
-    block = block_of(schedule, one, one.width, buffers, lanes)
+    block = Block(schedule, one, one.width, buffers, lanes)
     starts, ends = [], []
     for k, part in enumerate(one.reductions):
         block.reduce(part.symbol, part.segments, f"total{k}")
@@ -415,7 +395,7 @@ class SourceWriter:
         lanes = self.tiling.lanes
         vectors = sum(product.vectors for product in products)
         self.tile_vectors = max(self.tile_vectors, vectors)
-        block = block_of(region.schedule, one, one.width, self.buffers, self.tiling.lanes)
+        block = Block(region.schedule, one, one.width, self.buffers, self.tiling.lanes)
         for product in products:
             for k, segment in enumerate(product.segments):
                 slot = product.first + k * product.panel_units
@@ -502,7 +482,7 @@ class SourceWriter:
         sums: list[tuple[Segment, Location]],
         width: int,
     ) -> str:
-        block = block_of(schedule, None, width, self.buffers, self.tiling.lanes)
+        block = Block(schedule, None, width, self.buffers, self.tiling.lanes)
         values = [block.value(segment) for segment, _ in sums]
         chunk = max(1, SUMMED // len(sums))
         count = len(sums)
