@@ -73,8 +73,19 @@ class Case:
 
     def forward(self) -> tuple[Array, Arrays]:
         """The outputs ``(T, B, H)`` and the states after the window."""
-        y = self.kernel.forward(self.workspace, self.parameters, self.x, self.states, self.extras)
-        return y, self.kernel.states_after(self.workspace, len(self.x))
+        put, get = self.kernel.device.put, self.kernel.device.get
+        y = self.kernel.forward(
+            self.workspace,
+            {name: put(array) for name, array in self.parameters.items()},
+            put(self.x),
+            {name: put(array) for name, array in self.states.items()},
+            {name: put(array) for name, array in self.extras.items()},
+        )
+        return get(y), self._states_after(len(self.x))
+
+    def _states_after(self, step: int) -> Arrays:
+        states = self.kernel.states_after(self.workspace, step)
+        return {name: self.kernel.device.get(array) for name, array in states.items()}
 
     def loss(self) -> float:
         """A number whose gradients are those that ``backward`` is given."""
@@ -85,28 +96,33 @@ class Case:
 
     def backward(self, **options: Any) -> dict[str, Any]:
         """The gradient of ``loss`` by every variable, after a forward; x's None if not wanted."""
-        gradients = {n: np.full_like(a, np.nan) for n, a in self.parameters.items()}
+        put, get = self.kernel.device.put, self.kernel.device.get
+        gradients = {n: put(np.full_like(a, np.nan)) for n, a in self.parameters.items()}
         d_x, d_states = self.kernel.backward(
-            self.workspace, self.d_output, self.d_states, gradients, **options
+            self.workspace,
+            put(self.d_output),
+            {name: put(array) for name, array in self.d_states.items()},
+            gradients,
+            **options,
         )
         return {
-            "x": None if d_x is None else d_x.copy(),
-            **{f"parameter {n}": a for n, a in gradients.items()},
-            **{f"state {n}": a.copy() for n, a in d_states.items()},
+            "x": None if d_x is None else get(d_x).copy(),
+            **{f"parameter {n}": get(a) for n, a in gradients.items()},
+            **{f"state {n}": get(a).copy() for n, a in d_states.items()},
         }
 
     def arrays(self) -> Arrays:
         """Everything that a window gives: outputs, states, and all gradients."""
         y, after = self.forward()
-        halfway = self.kernel.states_after(self.workspace, len(self.x) // 2)
+        halfway = self._states_after(len(self.x) // 2)
         found = {"output": y.copy()}
         found |= {f"state {n} after the window": a.copy() for n, a in after.items()}
         found |= {f"state {n} halfway": a.copy() for n, a in halfway.items()}
         if self.plan.options.training:
-            record = np.full_like(self.d_output, np.nan)
+            record = self.kernel.device.put(np.full_like(self.d_output, np.nan))
             gradients = self.backward(record=record)
             found |= {f"gradient of {name}": array for name, array in gradients.items()}
-            found["gradient of each output"] = record
+            found["gradient of each output"] = self.kernel.device.get(record)
         return found
 
     def results(self) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
+from rnnfarm.kernels.device import HOST, Device
 
 #: An array of the kernel's device: NumPy's on the CPU.
 Array = Any
@@ -32,6 +33,8 @@ class WindowKernel(ABC):
     variant: str = ""
     #: Whether this very program has passed its self-check on this machine before.
     checked: bool = False
+    #: Where its arrays lie: those that a call takes, and those that it returns.
+    device: Device = HOST
 
     def mark_checked(self) -> None:
         """The program has passed its self-check; remember that if it is kept from run to run."""
@@ -140,6 +143,13 @@ class Kernel(ABC):
 
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     priority: ClassVar[int] = 0
+
+    def in_precision(self, precision: str) -> Kernel:
+        """This kernel with the operands of its products rounded: ``full``, ``tf32`` or ``bf16``.
+
+        A kernel that does not round them computes all the same.
+        """
+        return self
 
     @abstractmethod
     def refusal(self, plan: Plan, device: str, dtype: str) -> str | None:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from rnnfarm.equations.graph import Symbol
+from rnnfarm.equations.memory import Buffer, Location
 from rnnfarm.equations.plan import Plan
+from rnnfarm.equations.regions import Action, Product, Program, Region, WeightGradient
 from rnnfarm.errors import DeviceError
 from rnnfarm.kernels.interface import Array, Kernel, RowKernel, WindowKernel
 from rnnfarm_cpu.compiled import Compiled
 from rnnfarm_cpu.compiler import NO_COMPILER, find_compiler
-from rnnfarm_cpu.memory import Location
 from rnnfarm_cpu.parts import Operands, parts
 from rnnfarm_cpu.processor import this_target
-from rnnfarm_cpu.regions import Action, Product, Program, Region, WeightGradient
 from rnnfarm_cpu.rows import CPURows, supported
 from rnnfarm_cpu.source import SIZES, SourceWriter
 from rnnfarm_cpu.team import team
@@ -78,6 +78,8 @@ class CPUWindowKernel(Compiled, WindowKernel):
         target = this_target()
         self.variant = target.name
         self.program = Program(plan)
+        #: Every thread's tiles; how large they are, the writer knows in the end.
+        self.program.buffers.add("tiles", Buffer("packed", 0))
         writer = SourceWriter(self.program, Tiling.of(target, SIZES[dtype]), dtype)
         actions = (*self.program.forward, *self.program.backward, *self.program.input_gradient)
         self._regions = {

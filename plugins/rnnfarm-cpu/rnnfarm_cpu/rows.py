@@ -9,12 +9,12 @@ import numpy as np
 
 from rnnfarm.equations.emit import c_expression
 from rnnfarm.equations.graph import Symbol, ancestors, is_condition, ordered
+from rnnfarm.equations.memory import Buffer, Buffers, Location
 from rnnfarm.equations.schedule import Memory, Schedule
 from rnnfarm.equations.segments import ACROSS_UNITS, Segment, Segments
 from rnnfarm.kernels.interface import Array, RowKernel
 from rnnfarm.kernels.rows import ScalarProgram
 from rnnfarm_cpu.compiled import Compiled
-from rnnfarm_cpu.memory import Buffer, Buffers, Location
 from rnnfarm_cpu.processor import this_target
 from rnnfarm_cpu.source import SIZES, header, launch, rows_function
 from rnnfarm_cpu.team import team

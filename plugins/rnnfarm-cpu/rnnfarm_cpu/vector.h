@@ -60,6 +60,8 @@ typedef vec rnn_unaligned __attribute__((aligned(RNN_DOUBLE ? 8 : 4), may_alias)
 /* Subtracting zero is folded away and, unlike adding it, keeps -0. */
 RNN_INLINE vec rnn_splat(real x) { return x - (vec){0}; }
 
+RNN_INLINE real rnn_first(vec v) { return v[0]; }
+
 RNN_INLINE mask rnn_splat_bool(unsigned char x) { return (rnn_int)(x ? -1 : 0) - (mask){0}; }
 
 /* gcc makes one blend of the loop but three operations of the bits; clang the other way round. */

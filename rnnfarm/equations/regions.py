@@ -1,4 +1,4 @@
-"""A plan as regions: what runs in C, what the BLAS does between, and where each value lies.
+"""A plan as regions: what a fused kernel runs, what a BLAS does between, where each value lies.
 
 Everything is found from its end: the gradients that are asked for say what the epilogue needs, that
 says what the backward steps have to keep, and so on down to the prologue.
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rnnfarm.equations.graph import Parameter, Symbol, depends_on, is_condition
+from rnnfarm.equations.memory import Buffer, Buffers, Location
 from rnnfarm.equations.plan import CHEAP, PER_WINDOW, Plan
 from rnnfarm.equations.schedule import PRODUCTS, Memory, Pass, Schedule
 from rnnfarm.equations.segments import REDUCTIONS, Segment, Segments
-from rnnfarm_cpu.memory import Buffer, Buffers, Location
 
 
 @dataclass
 class Region:
-    """Passes that run in C.
+    """Passes that run in generated code.
 
     Attributes:
-        name: of the C function.
+        name: of the function.
         kind: ``forward`` and ``backward`` go through the steps with fused products, ``window``
             through the steps without any, ``once`` runs one step, ``sums`` adds up over all rows.
         sums: for each learned vector, what is summed and where in its gradient the sum goes.
@@ -68,8 +68,6 @@ class Program:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.buffers = Buffers()
-        #: Every thread's tiles; how large they are, the kernel knows.
-        self.buffers.add("tiles", Buffer("packed", 0))
         zero = plan.graph.constant(0.0)
         self._zeros = {n: plan.graph.fill(zero, w) for n, w in plan.states.items()}
         self.segments = Segments(plan.graph.symbols)

@@ -1,0 +1,10 @@
+"""GPU kernels for rnnfarm: CUDA generated from a plan, run through CuPy."""
+
+from __future__ import annotations
+
+import rnnfarm
+
+
+@rnnfarm.hookimpl
+def rnnfarm_kernels() -> dict[str, str]:
+    return {"cuda": "rnnfarm_cupy.kernel:CUDAKernel"}

@@ -1,0 +1,395 @@
+"""The kernel that runs plans through generated CUDA."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rnnfarm.equations.plan import Plan
+from rnnfarm.equations.regions import Action, Product, Program, Region, WeightGradient
+from rnnfarm.kernels.interface import Array, Kernel, WindowKernel
+from rnnfarm_cupy.device import CUDADevice
+from rnnfarm_cupy.runtime import PRECISIONS, Launch, Matrix, Runtime
+from rnnfarm_cupy.source import (
+    SIZES,
+    SUM_PARTS,
+    SUM_ROWS,
+    SUM_UNITS,
+    THREADS,
+    Code,
+    PackCode,
+    RegionCode,
+    RowsCode,
+    SourceWriter,
+    StageCode,
+    SumsCode,
+)
+
+#: The environment's choice of what runs the kernels: ``host`` for the CPU's stand-in.
+VARIABLE = "RNNFARM_CUDA"
+#: Graphs that a workspace keeps: one for each set of arrays that it was called with.
+GRAPHS = 8
+#: Launches from which on a graph is worth recording.
+WORTH = 8
+
+
+class CUDAKernel(Kernel):
+    """Runs plans on an NVIDIA GPU, through CUDA that is generated from them."""
+
+    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    priority = 20
+
+    def __init__(self, runtime: Runtime | None = None, precision: str = "full") -> None:
+        self._runtime = runtime
+        self.precision = precision
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the kernels. DeviceError where there is no GPU."""
+        if self._runtime is None:
+            self._runtime = the_runtime()
+        return self._runtime
+
+    def in_precision(self, precision: str) -> CUDAKernel:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
+        return CUDAKernel(self._runtime, precision)
+
+    def refusal(self, plan: Plan, device: str, dtype: str) -> str | None:
+        if device != "cuda":
+            return f"it runs on NVIDIA GPUs, not on {device}"
+        if dtype not in SIZES:
+            return f"it computes in {' and '.join(SIZES)}, not in {dtype}"
+        return self.missing()
+
+    def build(self, plan: Plan, dtype: str) -> WindowKernel:
+        return CUDAWindowKernel(plan, dtype, self.precision, self.runtime)
+
+    def missing(self) -> str | None:
+        if self._runtime is not None or os.environ.get(VARIABLE) == "host":
+            return None
+        from rnnfarm_cupy.gpu import missing_gpu
+
+        return missing_gpu()
+
+
+@functools.cache
+def the_runtime() -> Runtime:
+    """This process's GPU, or its stand-in where the environment asks for that."""
+    if os.environ.get(VARIABLE) == "host":
+        from rnnfarm_cupy.host import HostRuntime
+
+        return HostRuntime()
+    from rnnfarm_cupy.gpu import CuPyRuntime
+
+    return CuPyRuntime()
+
+
+class CUDAWindowKernel(WindowKernel):
+    """A plan, compiled to CUDA."""
+
+    def __init__(self, plan: Plan, dtype: str, precision: str, runtime: Runtime) -> None:
+        self.plan = plan
+        self.dtype = np.dtype(dtype)
+        self.precision = precision if dtype == "float32" else "full"
+        self.runtime = runtime
+        self.device = CUDADevice(runtime)
+        self.variant = f"{runtime.name}, {self.precision}"
+        self.program = Program(plan)
+        writer = SourceWriter(self.program, dtype, self.precision)
+        actions = (*self.program.forward, *self.program.backward, *self.program.input_gradient)
+        self.regions = {
+            action.name: writer.add(action) for action in actions if isinstance(action, Region)
+        }
+        #: Bytes of a word of packed weights.
+        self.word = self.dtype.itemsize if self.precision == "full" else 4
+        self.packed = writer.packed
+        self.codes = writer.kernels
+        self.source = writer.source()
+        reached = {w.name for g in plan.weight_gradients for w in g.weights}
+        #: Parameters without a gradient.
+        self._unreached = plan.parameters.keys() - reached - plan.vector_gradients.keys()
+
+    @functools.cached_property
+    def functions(self) -> dict[str, Any]:
+        """The compiled kernels, by name."""
+        program = self.runtime.load(self.source)
+        found = {}
+        for code in self.codes:
+            shared = 0
+            if isinstance(code, StageCode):
+                shared = code.shared(self.rows_of(code, 1 << 30), self.word)
+            found[code.name] = program.function(code.name, shared)
+        return found
+
+    def rows_of(self, code: StageCode, rows: int) -> int:
+        """Rows of a stage's block: as many as are worth it and fit. No bit depends on it."""
+        for many in (64, 32):
+            if rows > many // 2 and code.shared(many, self.word) <= self.runtime.shared_limit:
+                return many
+        return 16
+
+    def workspace(self, steps: int, rows: int, threads: int = 1) -> Workspace:
+        return Workspace(self, steps, rows)
+
+    def forward(
+        self,
+        workspace: Workspace,
+        parameters: Mapping[str, Array],
+        x: Array,
+        states: Mapping[str, Array],
+        extras: Mapping[str, Array],
+    ) -> Array:
+        workspace.length = len(x)
+        workspace.parameters = parameters
+        workspace.give("given x", x)
+        for name, array in extras.items():
+            workspace.give(f"given {name}", array)
+        for name, array in parameters.items():
+            workspace.give(f"parameter {name}", array)
+            workspace.give(f"weight {name}", array)
+        for name in self.plan.states:
+            self.runtime.copy(workspace.arrays[f"state {name}"][0], states[name])
+        workspace.act(self.program.forward)
+        return workspace.arrays[f"state {self.plan.output}"][1 : len(x) + 1]
+
+    def backward(
+        self,
+        workspace: Workspace,
+        d_output: Array,
+        d_states: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        need_d_x: bool = True,
+        record: Array | None = None,
+    ) -> tuple[Array | None, dict[str, Array]]:
+        if not self.plan.options.training:
+            raise RuntimeError("this plan was made for evaluation; it has no backward")
+        workspace.gradients = gradients
+        workspace.give("given dy", d_output)
+        workspace.give("given record", record)
+        for name in self.plan.states:
+            given, target = d_states.get(name), workspace.arrays[f"d {name}"][0]
+            if given is None:
+                self.runtime.clear(target)
+            else:
+                self.runtime.copy(target, given)
+        for name, gradient in gradients.items():
+            workspace.give(f"gradient {name}", gradient)
+            if name in self._unreached:
+                self.runtime.clear(gradient)
+        workspace.act(self.program.backward)
+        half = workspace.length % 2
+        d_before = {name: workspace.arrays[f"d {name}"][half] for name in self.plan.states}
+        return self._d_x(workspace) if need_d_x else None, d_before
+
+    def states_after(self, workspace: Workspace, step: int) -> dict[str, Array]:
+        return {name: workspace.arrays[f"state {name}"][step] for name in self.plan.states}
+
+    def _d_x(self, workspace: Workspace) -> Array:
+        place = self.program.d_x
+        if place is None:
+            shape = (workspace.length, workspace.rows, self.plan.width_in)
+            zeros = self.runtime.empty(shape, self.dtype)
+            self.runtime.clear(zeros)
+            return zeros
+        workspace.act(self.program.input_gradient)
+        first = int(place.later)
+        array = workspace.arrays[place.buffer][first : workspace.length + first]
+        if place.offset or array.shape[-1] != self.plan.width_in:
+            raise AssertionError("the gradient of x lies apart")
+        return array
+
+
+class Workspace:
+    """The arrays of one window in flight."""
+
+    def __init__(self, kernel: CUDAWindowKernel, steps: int, rows: int) -> None:
+        self.kernel = kernel
+        self.runtime = kernel.runtime
+        self.rows = rows
+        self.length = 0
+        self.arrays: dict[str, Array] = {}
+        self.parameters: Mapping[str, Array] = {}
+        self.gradients: Mapping[str, Array] = {}
+        self._buffers = kernel.program.buffers
+        self._graphs: dict[Any, tuple[Callable[[], None], list[Array]]] = {}
+        self._partial: dict[int, Array] = {}
+        for name, buffer in self._buffers.known.items():
+            if buffer.given:
+                continue
+            dtype: Any = kernel.dtype
+            if name in kernel.packed and kernel.precision != "full":
+                dtype = np.uint32
+            array = self.runtime.empty(buffer.shape(steps, rows), dtype)
+            self.runtime.clear(array)
+            self.arrays[name] = array
+        self._names = {number: name for name, number in self._buffers.number.items()}
+
+    def give(self, name: str, array: Array | None) -> None:
+        """Set an array that the caller brings, if the program reads it."""
+        if name not in self._buffers.number:
+            return
+        if array is None:
+            self.arrays.pop(name, None)
+            return
+        element = self._buffers.known[name].element
+        dtype = np.dtype(np.bool_) if element == "bool" else self.kernel.dtype
+        if array.dtype != dtype or not array.flags.c_contiguous or not self.runtime.is_mine(array):
+            raise ValueError(f"{name}: it must be a contiguous array of {dtype} on the device")
+        self.arrays[name] = array
+
+    def act(self, actions: list[Action]) -> None:
+        """Run actions in order."""
+        for action in actions:
+            if isinstance(action, Region):
+                self._run(self.kernel.regions[action.name])
+            elif isinstance(action, Product):
+                self._multiply(action)
+            else:
+                self._weigh(action)
+
+    # -- regions ------------------------------------------------------------------------------
+
+    def _run(self, code: RegionCode) -> None:
+        kind = code.region.kind
+        if kind == "sums":
+            for one in code.steps:
+                assert isinstance(one, SumsCode)
+                self._sum(one)
+        elif kind in ("window", "once"):
+            length = self.length if kind == "window" else 1
+            for one in code.steps:
+                self._rows(one, 0, length * self.rows, 1)
+        else:
+            self._steps(code)
+
+    def _steps(self, code: RegionCode) -> None:
+        """A region that goes through the steps, as a graph where that is worth it."""
+        record = "given record" in self.arrays and code.record is not None
+        if code.alone and not record:
+            back = code.region.kind == "backward"
+            first = self.length - 1 if back else 0
+            self._rows(code.steps[0], first, self.rows, -1 if back else 1, self.length)
+            return
+        if self.length * len(code.steps) < WORTH:
+            self._launch_steps(code, record)
+            return
+        arrays = [self.arrays[name] for name in self._given(code)]
+        key = (code.region.name, self.length, record, *(id(array) for array in arrays))
+        if key not in self._graphs:
+            if len(self._graphs) >= GRAPHS:
+                del self._graphs[next(iter(self._graphs))]
+            # The arrays are kept with it: what they are known by must not be another's.
+            graph = self.runtime.recorded(lambda: self._launch_steps(code, record))
+            self._graphs[key] = graph, arrays
+        self._graphs[key][0]()
+
+    def _given(self, code: RegionCode) -> list[str]:
+        """The arrays of the caller that a region reads or writes."""
+        numbers = {n for one in code.steps for n in one.buffers}
+        for one in code.steps:
+            if isinstance(one, StageCode):
+                numbers.update(n for pack in one.packs for n in pack.buffers)
+        if code.record is not None:
+            numbers.update(code.record.buffers)
+        names = sorted(self._names[n] for n in numbers)
+        return [n for n in names if self._buffers.known[n].given and n in self.arrays]
+
+    def _launch_steps(self, code: RegionCode, record: bool) -> None:
+        for one in code.steps:
+            for pack in one.packs if isinstance(one, StageCode) else ():
+                self._pack(pack)
+        steps = range(self.length)
+        for t in reversed(steps) if code.region.kind == "backward" else steps:
+            if record and code.record is not None:
+                self._rows(code.record, t, self.rows, 1)
+            for one in code.steps:
+                if isinstance(one, StageCode):
+                    self._stage(one, t)
+                else:
+                    self._rows(one, t, self.rows, 1)
+
+    def _launch(
+        self, code: Code, grid: tuple[int, int], block: int, shared: int, *arguments: Any
+    ) -> None:
+        pointers = [self.arrays.get(self._names[number]) for number in code.buffers]
+        function = self.kernel.functions[code.name]
+        self.runtime.launch(Launch(function, grid, block, shared, [*arguments, *pointers]))
+
+    def _rows(self, code: Code, first: int, blocks: int, stride: int, count: int = 1) -> None:
+        assert isinstance(code, RowsCode)
+        shared = code.threads * self.kernel.dtype.itemsize
+        numbers = (first, stride, count, self.length, self.rows)
+        self._launch(code, (blocks, 1), code.threads, shared, *numbers)
+
+    def _stage(self, code: StageCode, t: int) -> None:
+        rows = self.kernel.rows_of(code, self.rows)
+        grid = (code.tiles, -(-self.rows // rows))
+        shared = code.shared(rows, self.kernel.word)
+        self._launch(code, grid, 8 * rows, shared, t, self.length, self.rows)
+
+    def _pack(self, code: PackCode) -> None:
+        blocks = min(-(-code.words // THREADS), 16 * self.runtime.multiprocessors)
+        self._launch(code, (blocks, 1), THREADS, 0)
+
+    def _sum(self, code: SumsCode) -> None:
+        parts = max(1, min(SUM_PARTS, self.length * self.rows // (8 * SUM_ROWS)))
+        size = parts * code.count * code.width
+        partial = self._partial.get(size)
+        if partial is None:
+            partial = self._partial[size] = self.runtime.empty((size,), self.kernel.dtype)
+        grid = (-(-code.width // SUM_UNITS), parts)
+        shared = THREADS * self.kernel.dtype.itemsize
+        self._launch(code, grid, THREADS, shared, self.length, self.rows, parts, partial)
+        self._launch(code.end, (-(-code.width // THREADS), 1), THREADS, 0, parts, partial)
+
+    # -- products -----------------------------------------------------------------------------
+
+    def _matrix(self, place: Any, width: int, turned: bool = False) -> Matrix:
+        """What lies at a location over the window, as a matrix of ``T * B`` rows."""
+        array = self.arrays[place.buffer]
+        stride = self._buffers.known[place.buffer].width
+        offset = int(place.later) * self.rows * stride + place.offset
+        return Matrix(array, self.length * self.rows, width, stride, offset, turned)
+
+    def _multiply(self, action: Product) -> None:
+        """A product over the window; one for each weight, since weights lie apart."""
+        start = 0
+        inputs = action.weights[0].shape[0]
+        for weight in action.weights:
+            width = weight.shape[1]
+            given = Matrix(self.parameters[weight.name], inputs, width, width)
+            if action.transposed:
+                self.runtime.product(
+                    self._matrix(action.argument.shifted(start), width),
+                    replace(given, turned=True),
+                    self._matrix(action.result, inputs),
+                    self.kernel.precision,
+                    add=start > 0,
+                )
+            else:
+                self.runtime.product(
+                    self._matrix(action.argument, inputs),
+                    given,
+                    self._matrix(action.result.shifted(start), width),
+                    self.kernel.precision,
+                )
+            start += width
+
+    def _weigh(self, action: WeightGradient) -> None:
+        """The gradients of weights."""
+        start, inputs = 0, action.weights[0].shape[0]
+        for weight in action.weights:
+            width = weight.shape[1]
+            self.runtime.product(
+                self._matrix(action.vector, inputs, turned=True),
+                self._matrix(action.gradient.shifted(start), width),
+                Matrix(self.gradients[weight.name], inputs, width, width),
+                self.kernel.precision,
+            )
+            start += width

@@ -1,0 +1,138 @@
+"""What runs generated CUDA: the GPU through CuPy (``gpu.py``), or this CPU (``host.py``).
+
+Everything that computes is CUDA text, and everything that starts it goes through a ``Runtime``, so
+that a machine without a GPU can check all but the calls of CuPy themselves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+#: An array of the runtime's device. It can be sliced and reshaped without a copy; nothing else is
+#: done with it outside the runtime.
+Array = Any
+HostArray = npt.NDArray[Any]
+#: How the operands of matrix products are rounded; sums are float32 (or float64) always.
+PRECISIONS = ("full", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in an array: ``rows`` rows of ``columns`` elements, ``stride`` elements apart.
+
+    Attributes:
+        array: where it lies.
+        offset: the number of its first element in the array.
+        turned: whether the transposed of it is meant.
+    """
+
+    array: Array
+    rows: int
+    columns: int
+    stride: int
+    offset: int = 0
+    turned: bool = False
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel's launch: ``grid`` blocks (x, y) of ``block`` threads.
+
+    Attributes:
+        shared: bytes of dynamic shared memory of a block.
+        arguments: arrays (passed as pointers, None as a null pointer), ``int`` (a C ``int``) and
+            ``float`` (a C ``double``).
+    """
+
+    function: Any
+    grid: tuple[int, int]
+    block: int
+    shared: int
+    arguments: Sequence[Any]
+
+
+class Program(ABC):
+    """CUDA text, compiled and loaded."""
+
+    @abstractmethod
+    def function(self, name: str, shared: int = 0) -> Any:
+        """A kernel that is declared ``extern "C"``; ``shared``: the most dynamic shared memory
+        that it will be launched with, in bytes."""
+
+
+class Runtime(ABC):
+    """One device, and one stream of work on it.
+
+    Attributes:
+        name: of the device, for messages and for what bits depend on.
+        shared_limit: bytes of dynamic shared memory that a block may have.
+        multiprocessors: of the device.
+    """
+
+    name: str
+    shared_limit: int
+    multiprocessors: int
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A contiguous array with arbitrary contents. DeviceError where there is no memory."""
+
+    @abstractmethod
+    def put(self, array: HostArray) -> Array:
+        """A copy of a host's array on the device."""
+
+    @abstractmethod
+    def get(self, array: Array) -> HostArray:
+        """A copy of a device's array on the host; waits for what computes it."""
+
+    @abstractmethod
+    def is_mine(self, array: Any) -> bool:
+        """Whether an array lies on this device."""
+
+    @abstractmethod
+    def copy(self, target: Array, source: Array) -> None:
+        """Copy between contiguous arrays of as many bytes, on the device, in the stream."""
+
+    @abstractmethod
+    def clear(self, target: Array) -> None:
+        """Fill a contiguous array with zero bytes, in the stream."""
+
+    @abstractmethod
+    def load(self, source: str) -> Program:
+        """Compile CUDA text, or find it compiled. DeviceError where that cannot be done."""
+
+    @abstractmethod
+    def launch(self, launch: Launch) -> None:
+        """Start a kernel, in the stream."""
+
+    @abstractmethod
+    def product(self, a: Matrix, b: Matrix, out: Matrix, precision: str, add: bool = False) -> None:
+        """``out = a @ b`` in the stream, or ``out += a @ b``; ``out`` is not turned.
+
+        All three are of one dtype.
+        """
+
+    @abstractmethod
+    def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Launches recorded once, to be started together (a CUDA graph).
+
+        ``work`` makes launches and clears alone. It may be called now (their results do not count)
+        or each time.
+        """
+
+    @abstractmethod
+    def late(self, array: Array) -> Callable[[], HostArray]:
+        """Start copying an array to the host; the result waits for it and gives it."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait for all work."""
+
+    @abstractmethod
+    def elapsed(self, work: Callable[[], None]) -> float:
+        """Seconds that the device takes for ``work``, by its own clock."""

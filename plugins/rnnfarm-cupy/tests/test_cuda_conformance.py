@@ -1,0 +1,172 @@
+"""Generated CUDA against the NumPy reference, run on this CPU: every cell, odd sizes, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from random_cells import cell_of, plan_options, recipes
+from rnnfarm_cupy.host import HostRuntime, find_compiler
+from rnnfarm_cupy.kernel import CUDAKernel
+from rnnfarm_example.cells import CoRNN, LiGRU
+
+from rnnfarm.builtin import cells
+from rnnfarm.equations.parts import Cell
+from rnnfarm.equations.plan import make_plan
+from rnnfarm.kernels.case import Case, case_of, disagreement, variants
+from rnnfarm.kernels.numpy import NumPyKernel
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
+
+ODD = (1, 2, 3, 5, 17, 31, 33, 100)
+CELLS: dict[str, Cell] = {
+    "elman": cells.Elman(),
+    "elman-relu": cells.Elman(activation="relu"),
+    "jordan": cells.Jordan(),
+    "lstm": cells.LSTM(),
+    "lstm-peephole": cells.LSTMPeephole(),
+    "lstm-projection": cells.LSTMProjection(projection=5),
+    "lstm-layer-norm": cells.LSTMLayerNorm(),
+    "gru": cells.GRU(),
+    "gru-reset-before": cells.GRUResetBefore(),
+    "mgu": cells.MGU(),
+    "indrnn": cells.IndRNN(),
+    "ligru": LiGRU(),
+    "cornn": CoRNN(),
+}
+#: The largest difference, relative to the largest element; what is rounded to 10 bits agrees to
+#: some of them, what is rounded to 7 bits likewise.
+TOLERANCE = {"float64": 1e-10, "full": 1e-5, "tf32": 4e-3, "bf16": 4e-2}
+RUNTIME = HostRuntime()
+
+
+def kernel(precision: str = "full") -> CUDAKernel:
+    return CUDAKernel(RUNTIME, precision)
+
+
+def compare(
+    cell: Cell,
+    options: Any,
+    inputs: int,
+    hidden: int,
+    windows: Any,
+    dtype: str = "float32",
+    precision: str = "full",
+) -> None:
+    """Both kernels on windows of several sizes, which one compiled program serves."""
+    plan = make_plan(cell, inputs, hidden, options)
+    ours = kernel(precision).build(plan, dtype)
+    theirs = NumPyKernel().build(plan, "float64")
+    for number, (steps, rows) in enumerate(windows):
+        found = tamed(case_of(ours, (steps, rows), number, dtype))
+        expected = as_float64(tamed(case_of(theirs, (steps, rows), number, dtype)))
+        tolerance = TOLERANCE["float64" if dtype == "float64" else precision]
+        with np.errstate(all="ignore"):
+            problem = disagreement(found.arrays(), expected.arrays(), tolerance)
+        assert problem is None, f"(T, B, I, H) = {(steps, rows, inputs, hidden)}: {problem}"
+
+
+def tamed(case: Case) -> Case:
+    """Weights so small that the states do not run away over a hundred steps."""
+    for name, array in case.parameters.items():
+        root = np.sqrt(len(array)) if array.ndim == 2 else 2.0
+        case.parameters[name] = array / array.dtype.type(root)
+    return case
+
+
+def as_float64(case: Case) -> Case:
+    for mapping in (case.parameters, case.states, case.extras, case.d_states):
+        for name, array in mapping.items():
+            if array.dtype != np.bool_:
+                mapping[name] = array.astype(np.float64)
+    case.x, case.d_output = case.x.astype(np.float64), case.d_output.astype(np.float64)
+    return case
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("hidden", ODD)
+def test_every_cell_at_odd_sizes(name: str, hidden: int) -> None:
+    """Inputs, rows and steps go through the odd sizes in other orders than the hidden units."""
+    cell, place = CELLS[name], ODD.index(hidden)
+    kinds = list(variants(cell.states).values())
+    options = kinds[(place + list(CELLS).index(name)) % len(kinds)]
+    inputs = ODD[(place * 3 + 1) % len(ODD)]
+    windows = [(ODD[(place + k) % 8], ODD[(place * 5 + 3 * k + 2) % 8]) for k in range(4)]
+    compare(cell, options, inputs, hidden, windows)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("kind", ["plain", "all"])
+def test_every_cell_in_float64(name: str, kind: str) -> None:
+    cell = CELLS[name]
+    compare(cell, variants(cell.states)[kind], 5, 17, [(3, 31), (33, 1), (2, 5)], "float64")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("name", [name for name in CELLS if name not in ("elman-relu", "indrnn")])
+def test_every_cell_with_rounded_operands(name: str, precision: str) -> None:
+    """Without those whose slope jumps: a rounded state falls on the other side of it."""
+    cell = CELLS[name]
+    compare(cell, variants(cell.states)["all"], 33, 70, [(3, 19), (5, 70)], "float32", precision)
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_random_cells(part: int) -> None:
+    """A hundred cells with random equations, ten in each part."""
+
+    @seed(part)
+    @settings(
+        max_examples=10,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],  # to shrink a failure would compile hundreds of programs
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        inputs, hidden = data.draw(st.sampled_from(ODD[:6])), data.draw(st.sampled_from(ODD[:7]))
+        cell = cell_of(data.draw(recipes()), inputs)
+        options = data.draw(plan_options())
+        compare(cell, options, inputs, hidden, [(5, 3), (2, 17)], "float64")
+
+    check()
+
+
+@pytest.mark.parametrize("precision", ["full", "tf32", "bf16"])
+@pytest.mark.parametrize("name", ["lstm", "gru-reset-before", "lstm-layer-norm"])
+def test_a_rows_bits_do_not_depend_on_the_other_rows(name: str, precision: str) -> None:
+    """What the plugin's own kernels compute; with an x of zeros the BLAS's products are exact."""
+    plan = make_plan(CELLS[name], 7, 33)
+    many = case_of(kernel(precision).build(plan, "float32"), (6, 70), 0, "float32")
+    many.x[...] = 0
+    whole, _ = many.forward()
+    for rows in (slice(3, 4), slice(20, 52)):
+        few = case_of(many.kernel, (6, rows.stop - rows.start), 0, "float32")
+        few.parameters = many.parameters
+        few.x[...] = 0
+        few.states = {n: np.ascontiguousarray(a[rows]) for n, a in many.states.items()}
+        output, _ = few.forward()
+        assert output.tobytes() == whole[:, rows].tobytes()
+
+
+def test_a_window_gives_the_same_bits_again() -> None:
+    built = kernel().build(make_plan(CELLS["lstm"], 5, 31, variants()["all"]), "float32")
+    case = case_of(built, (9, 21), 0, "float32")
+    first = case.results()
+    assert case.results() == first
+    assert case_of(built, (9, 21), 0, "float32").results() == first
+
+
+def test_steps_are_one_graph() -> None:
+    """A window's steps are recorded once and replayed; one without products is one launch."""
+    lstm = case_of(kernel().build(make_plan(CELLS["lstm"], 5, 31), "float32"), (9, 3), 0, "float32")
+    lstm.forward()
+    assert len(lstm.workspace._graphs) == 1
+    plan = make_plan(CELLS["indrnn"], 5, 31)
+    indrnn = case_of(kernel().build(plan, "float32"), (90, 3), 0, "float32")
+    before = RUNTIME.launches
+    indrnn.forward()
+    assert RUNTIME.launches - before == 1
