@@ -262,9 +262,11 @@ def explain(
     from rnnfarm.equations.plan import make_plan
     from rnnfarm.kernels.choose import KernelChoice
 
-    choice = KernelChoice({kernel: registry.get("kernels", kernel)()}, kernel)
-    _, built = choice.build(make_plan(made, inputs, hidden))
-    explanation = explain_cell(made, inputs, hidden, built.source)
+    plan, writer = make_plan(made, inputs, hidden), registry.get("kernels", kernel)()
+    source = writer.text(plan, "float32")
+    if source is None:
+        source = KernelChoice({kernel: writer}, kernel).build(plan)[1].source
+    explanation = explain_cell(made, inputs, hidden, source)
     if as_json:
         print_json(explanation.to_dict())
     else:

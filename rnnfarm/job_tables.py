@@ -139,6 +139,11 @@ class TrainingTable(Table):
     lanes: Positive = 1
     seed: Count = 0
     dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["full", "tf32", "bf16"] = Field(
+        default="full",
+        description="how a GPU rounds what goes into matrix products; sums, states and parameters "
+        "are dtype's, and a CPU computes in full",
+    )
     threads: Count = Field(
         default=0, description="threads that compute lanes; 0: one a core. Changes no result"
     )

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_tools import REGISTRY, make_job, token_job, value_job, write_tokens, write_values
 
+from rnnfarm.builtin import optimizers
 from rnnfarm.data.dataset import open_dataset
+from rnnfarm.kernels.device import HOST, global_norm
 from rnnfarm.training.lanes import Node, children, deal, owned_nodes, reduce_tree
-from rnnfarm.training.loop import Trainer, clip_gradient, global_norm
+from rnnfarm.training.loop import Trainer
+from rnnfarm.training.optimizer import OptimizerPass
 from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_model, make_windows
 from rnnfarm.training.tbptt import Sums, add_sums
@@ -70,12 +73,12 @@ def grouped_steps(trainer: Trainer, workers: Sequence[Sequence[int]]) -> list[by
         total = reduce_tree((0, training.lanes), parts, add_sums)
         assert total.gradient is not None
         scale = 1 / total.count if trainer.model.loss.loss.reduction == "mean" else 1.0
-        norm = global_norm(total.gradient) * scale
-        clip_gradient(total.gradient, norm, scale, training.clip)
+        assert training.clip is not None
+        _, scale = HOST.norm_and_scale(total.gradient, scale, training.clip.norm)
         bits += [np.float64(total.loss).tobytes(), total.gradient.tobytes()]
         lr = trainer.optimizer.optimizer.lr
         trainer.optimizer.apply(
-            trainer.arena, total.gradient, trainer.optimizer_states, lr, step + 1
+            trainer.arena, total.gradient, trainer.optimizer_states, lr, step + 1, scale
         )
         bits.append(trainer.arena.tobytes())
     return bits
@@ -222,19 +225,19 @@ def test_a_lane_that_nobody_has_is_an_error() -> None:
 
 
 def test_clipping_by_norm_and_by_value() -> None:
-    from rnnfarm.job_tables import ClipTable
-
     gradient = np.array([3.0, 4.0])
-    clip_gradient(gradient, 5.0, 1.0, ClipTable(norm=1.0))
-    assert np.allclose(gradient, [0.6, 0.8])
-    clip_gradient(gradient, 1.0, 1.0, ClipTable(norm=2.0))
-    assert np.allclose(gradient, [0.6, 0.8])
-    clip_gradient(gradient, 0.5, 0.5, ClipTable(value=0.35))
-    assert np.allclose(gradient, [0.3, 0.35])
-    clip_gradient(gradient, 1.0, 2.0, None)
-    assert np.allclose(gradient, [0.6, 0.7])
+    assert HOST.norm_and_scale(gradient, 1.0, 1.0) == (5.0, 0.2)
+    assert HOST.norm_and_scale(gradient, 1.0, 6.0) == (5.0, 1.0)
+    assert HOST.norm_and_scale(gradient, 0.1, 1.0) == (0.5, 0.1)
+    assert HOST.norm_and_scale(gradient, 2.0, None) == (10.0, 2.0)
     large = np.random.default_rng(0).standard_normal(200_001).astype(np.float32)
     assert global_norm(large) == pytest.approx(np.linalg.norm(large.astype(np.float64)), rel=1e-6)
+    descent = OptimizerPass(optimizers.SGD(lr=1.0), [(0, 2, True)], "float64", bound=0.35)
+    parameters = np.zeros(2)
+    descent.apply(parameters, gradient, descent.states(2), 1.0, 1, 0.1)
+    assert np.allclose(parameters, [-0.3, -0.35])
+    descent.apply(parameters, -gradient, descent.states(2), 1.0, 2, 0.1)
+    assert np.allclose(parameters, 0.0)
 
 
 def test_lanes_are_dealt_evenly() -> None:

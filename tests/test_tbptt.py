@@ -122,7 +122,7 @@ def test_a_window_over_the_whole_sequence_is_full_bptt(
 
 
 def full_logits(lane: Lane, windows: Windows, parameters: Arrays) -> np.ndarray:
-    run = lane.start(windows.read(0), 0, 0, windows.stride, training=False)
+    run = lane.start(lane.given(windows.read(0)), 0, 0, windows.stride, training=False)
     return lane.network.forward(parameters, windows.read(0).x, run)[0].copy()
 
 
@@ -132,7 +132,7 @@ def outputs(windows: Windows, network: Network, count: int) -> tuple[np.ndarray,
     given = []
     for n in range(count):
         window = windows.read(n)
-        run = lane.start(window, n, 0, windows.stride, training=False)
+        run = lane.start(lane.given(window), n, 0, windows.stride, training=False)
         output, _ = network.forward(parameters, window.x, run)
         given.append(output[-windows.stride :].copy())
         lane.states = run.new_states
@@ -166,7 +166,7 @@ def test_the_state_starts_anew_at_each_sequence(tmp_path: Path) -> None:
     for start in x:
         given = window.x.copy()
         given[:7, 0] = start[:7]
-        run = lane.start(window, 0, 0, 15, training=False)
+        run = lane.start(lane.given(window), 0, 0, 15, training=False)
         results.append(network.forward(parameters, given, run)[0].copy())
     assert not np.array_equal(x[0][:7], x[1][:7])
     assert not np.array_equal(results[0][:7], results[1][:7])
@@ -371,7 +371,7 @@ def test_values_train_too(tmp_path: Path) -> None:
     lane = Lane(0, slice(0, 2), network, loss)
     parameters = network.layout.views(network.layout.initialized(0, "float64"))
     window = windows.read(0)
-    run = lane.start(window, 0, 0, 5, training=False)
+    run = lane.start(lane.given(window), 0, 0, 5, training=False)
     output = network.forward(parameters, window.x, run)[0].copy()
     sums = lane.train(windows, 0, parameters, 0)
     assert sums.loss == pytest.approx(0.5 * float(((output - window.target) ** 2).sum()), rel=1e-14)

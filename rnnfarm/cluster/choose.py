@@ -14,10 +14,7 @@ def make_exchange(registry: Registry, job: Job, model: Model) -> tuple[str, Exch
 
     Raises DeviceError where none serves the device.
     """
-    wanted, device = job.cluster.exchange, job.training.device
-    if device == "auto":  # that of the kernel which was chosen
-        kernel = next(iter(model.network.kernels.values()))
-        device = registry.get("kernels", kernel).devices[0]
+    wanted, device = job.cluster.exchange, model.network.device.name
     names = registry.names("exchanges") if wanted == "auto" else [wanted]
     fitting: list[tuple[int, str, type[Exchange]]] = []
     for name in names:
@@ -28,6 +25,8 @@ def make_exchange(registry: Registry, job: Job, model: Model) -> tuple[str, Exch
                 raise
             continue  # `rnnfarm plugins` names it; the others can do
         if device in kind.devices:
+            fitting.append((kind.priority + 100, name, kind))
+        elif "cpu" in kind.devices:  # the arrays are then brought to the host
             fitting.append((kind.priority, name, kind))
     if not fitting:
         raise DeviceError(

@@ -72,6 +72,17 @@ class ClusterTrainer(Trainer):
         #: Seconds of all steps so far by what worker 0 did, for benchmarks.
         self.seconds: Counter[str] = Counter()
 
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Those of the workers, once there are any."""
+        home = self.group.members[0].home if self.group and self.group.members else None
+        if home is None:
+            return super().kernels
+        facts = home.facts
+        prefix = "kernel of "
+        found = {name.removeprefix(prefix): k for name, k in facts.items() if prefix in name}
+        return {name: kernel.partition(" (")[0] for name, kernel in found.items()}
+
     # -- the step ---------------------------------------------------------------------------------
 
     def train_step(self) -> dict[str, Any]:
@@ -177,7 +188,7 @@ class ClusterTrainer(Trainer):
     def _store_bytes(self) -> int:
         """What there may be at a time: gradients of two steps and their sums, and a snapshot."""
         states = 2 + len(self.optimizer_states)
-        return STORE + self.arena.nbytes * (4 * self.job.cluster.most + states)
+        return STORE + int(self.arena.nbytes) * (4 * self.job.cluster.most + states)
 
     def _join(self, group: Group) -> None:
         """Form the group, give it the snapshot, and redo the steps since."""

@@ -62,6 +62,11 @@ class Exchange(ABC):
         """What the others need in order to reach this worker; something that Ray can send."""
         return None
 
+    @property
+    def on_host(self) -> bool:
+        """Whether it adds the host's arrays; those of another device are brought there."""
+        return "cpu" in self.devices
+
     @abstractmethod
     def connect(self, place: Membership) -> None:
         """Forget everything, and be part of a new group."""

@@ -60,7 +60,13 @@ def train_with_workers(
         )
 
     return train(
-        job, registry, out=out, resume=resume, progress=progress, make_trainer=make_trainer
+        job,
+        registry,
+        out=out,
+        resume=resume,
+        progress=progress,
+        make_trainer=make_trainer,
+        computes_here=False,
     )
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from threading import Lock
 from typing import Any
@@ -29,6 +30,7 @@ from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.errors import PluginError, RnnfarmError, foreign_part
 from rnnfarm.job import read_job
+from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.nn.layer import FloatArray
 from rnnfarm.plugins import Registry
 from rnnfarm.training.evaluate import evaluate_lanes, evaluation_lanes
@@ -192,12 +194,13 @@ class Worker:
         arena, optimizer, lanes = snapshot
         trainer = self.trainer
         trainer.step = step
-        trainer.arena[...] = arena
+        device = trainer.device
+        device.load(trainer.arena, arena)
         for name, array in optimizer.items():
-            trainer.optimizer_states[name][...] = array
+            device.load(trainer.optimizer_states[name], array)
         for lane in trainer.lanes:
             lane.states = {
-                layer: {name: state.copy() for name, state in states.items()}
+                layer: {name: device.copy(device.put(state)) for name, state in states.items()}
                 for layer, states in lanes[lane.index].items()
             }
 
@@ -219,6 +222,7 @@ class Worker:
         # clip → optimizer
         self._begins(f"updating in step {trainer.step + 1}")
         metrics = trainer.update(total, lr)
+        trainer.settle(metrics)
         updated = time.perf_counter()
         seconds = {
             "compute": computed - began - sender.seconds,
@@ -236,11 +240,23 @@ class Worker:
         for number, bucket in enumerate(self.buckets):
             arrays = list(self.exchange.receive(step, number))
             if number == 0:
-                loss, count = float(arrays[-1][0]), int(arrays.pop()[1])
+                found = arrays.pop()
+                if not self.exchange.on_host:
+                    found = self.trainer.device.get(found)
+                loss, count = float(found[0]), int(found[1])
             for target, array in zip(bucket.of(own), arrays, strict=True):
-                if not np.may_share_memory(target, array):  # it was added up elsewhere
-                    target[...] = array
+                self._take(target, array)
         return Sums(loss, count, gradient=own)
+
+    def _take(self, target: Any, array: Any) -> None:
+        """Write a sum over all workers into this worker's gradient, if it is not there already."""
+        device = self.trainer.device
+        if device is not HOST and self.exchange.on_host:
+            device.load(target, array)
+        elif device is not HOST:
+            device.assign(target, array)
+        elif not np.may_share_memory(target, array):  # it was added up elsewhere
+            target[...] = array
 
     def evaluate(self) -> dict[Node, Sums]:
         """The sums of this worker's lanes over the validation split."""
@@ -263,9 +279,19 @@ class Worker:
     def snapshot(self) -> tuple[str, LaneStates, Any]:
         """The arena's checksum and the lanes' states; of worker 0 also what all have alike."""
         trainer = self.trainer
-        states = {lane.index: lane.states for lane in trainer.lanes}
-        alike = (trainer.arena, trainer.optimizer_states) if self.rank == 0 else None
-        return parameters_sha256(trainer.arena), states, alike
+        get = trainer.device.get
+        states = {
+            lane.index: {
+                layer: {name: get(state) for name, state in states.items()}
+                for layer, states in lane.states.items()
+            }
+            for lane in trainer.lanes
+        }
+        arena = get(trainer.arena)
+        alike = None
+        if self.rank == 0:
+            alike = arena, {name: get(array) for name, array in trainer.optimizer_states.items()}
+        return parameters_sha256(arena), states, alike
 
 
 class _Sender:
@@ -297,15 +323,27 @@ class _Sender:
 
     def _send(self, number: int, bucket: Bucket) -> None:
         worker = self.worker
+        device, on_host = worker.trainer.device, worker.exchange.on_host
         leaves: dict[Node, Part] = {}
         for lane, sums in self._sums.items():
             assert sums.gradient is not None
-            arrays = bucket.of(sums.gradient)
+            arrays: list[Any] = bucket.of(sums.gradient)
+            if on_host and device is not HOST:
+                arrays = [device.get(array) for array in arrays]
             if number == 0:  # the figures travel with the first one
-                arrays.append(np.array([sums.loss, sums.count], np.float64))
+                figures = np.array([float(sums.loss), sums.count], np.float64)
+                arrays.append(figures if on_host else device.put(figures))
             leaves[lane, lane + 1] = arrays
-        parts = {node: reduce_tree(node, leaves, add_parts) for node in worker.nodes}
+        add = add_parts if on_host else partial(_add_on, device)
+        parts = {node: reduce_tree(node, leaves, add) for node in worker.nodes}
         worker.exchange.send(worker.trainer.step, number, parts)
+
+
+def _add_on(device: Device, left: Part, right: Part) -> Part:
+    """The sums of two parts' arrays on a device, in place in the left one."""
+    for a, b in zip(left, right, strict=True):
+        device.add(a, b, a)
+    return left
 
 
 def software_of(registry: Registry) -> dict[str, str]:
@@ -331,7 +369,7 @@ def facts_of(
         **software_of(registry),
         **{f"kernel of {one.name}": one.kernel_variant for one in model.network.recurrent},
         **{f"data ({k})": v[:12] for k, v in dataset.fingerprint().items()},
-        "first parameters": parameters_sha256(trainer.arena)[:12],
+        "first parameters": trainer.parameters_sha256()[:12],
     }
 
 

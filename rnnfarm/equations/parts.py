@@ -204,14 +204,25 @@ class OptimizerTrace:
     outputs: dict[str, Symbol]
 
 
-def trace_optimizer(optimizer: Optimizer) -> OptimizerTrace:
-    """Run an optimizer's equations once."""
+def trace_optimizer(
+    optimizer: Optimizer, bound: float | None = None, guarded: bool = False
+) -> OptimizerTrace:
+    """Run an optimizer's equations once, on the gradient times an input ``scale``.
+
+    Args:
+        bound: the largest element that the scaled gradient may have; others are clipped.
+        guarded: whether everything stays as it is where ``scale`` is NaN.
+    """
     trace = Trace(1)
     graph = trace.graph
-    _check_state_names(optimizer, ("param", "grad", "lr", "t"))
-    names = ["param", "grad", *optimizer.states, "lr", "t"]
+    _check_state_names(optimizer, ("param", "grad", "lr", "t", "scale"))
+    names = ["param", "grad", *optimizer.states, "lr", "t", "scale"]
     inputs = {name: graph.input(name, 1) for name in names}
-    given = [inputs[name] for name in names[:-2]]
+    gradient = inputs["grad"] * inputs["scale"]
+    if bound is not None:
+        low = graph.apply("maximum", gradient, -bound)
+        gradient = graph.apply("minimum", low, bound)
+    given = [gradient if name == "grad" else inputs[name] for name in names[:-3]]
     result = _run(trace, optimizer, lambda: optimizer.step(*given, lr=inputs["lr"], t=inputs["t"]))
     new = result if isinstance(result, tuple | list) else (result,)
     wanted = ["param", *optimizer.states]
@@ -221,7 +232,11 @@ def trace_optimizer(optimizer: Optimizer) -> OptimizerTrace:
         _check_number(optimizer, f"the new {name!r}", symbol, graph)
     if graph.parameters:
         _fail(optimizer, "an optimizer has no learned parameters; use states")
-    return OptimizerTrace(graph, inputs, dict(zip(wanted, new, strict=True)))
+    outputs = dict(zip(wanted, new, strict=True))
+    if guarded:
+        sound = graph.apply("equal", inputs["scale"], inputs["scale"])
+        outputs = {n: graph.apply("where", sound, s, inputs[n]) for n, s in outputs.items()}
+    return OptimizerTrace(graph, inputs, outputs)
 
 
 Equations = Cell | Loss | Optimizer

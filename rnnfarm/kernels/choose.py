@@ -7,14 +7,16 @@ NumPy reference in a self-check on this machine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
 from rnnfarm.errors import DeviceError, JobError, RnnfarmError, suggestion
 from rnnfarm.kernels.case import case_of, disagreement, row_arrays
+from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.kernels.interface import Kernel, RowKernel, WindowKernel
 from rnnfarm.kernels.numpy import NumPyKernel
 from rnnfarm.kernels.rows import RowProgram
@@ -48,14 +50,44 @@ class KernelChoice:
         wanted: the name of one, or ``auto``.
         device: ``cpu``, ``cuda`` or ``auto``.
         dtype: ``float32`` or ``float64``.
+        precision: how operands of products are rounded where the kernel can: ``full``, ``tf32`` or
+            ``bf16``.
     """
 
     kernels: Mapping[str, Kernel]
     wanted: str = "auto"
     device: str = "auto"
     dtype: str = "float32"
+    precision: str = "full"
     #: What was said already: each thing is said once.
     _said: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    @cached_property
+    def where(self) -> Device:
+        """Where all arrays lie: a GPU where one is asked for, or is there and nothing forbids it.
+
+        DeviceError where a device is asked for that is not there.
+        """
+        if self.device == "cpu":
+            return HOST
+        reasons = []
+        for name, kernel in self._preferred():
+            on_host = "cpu" in kernel.devices
+            if on_host and self.device != "auto":
+                continue
+            if on_host:
+                return HOST
+            missing = kernel.missing()
+            if missing is None:
+                return kernel.in_precision(self.precision).device()
+            reasons.append(f"{name}: {missing}")
+        if self.device == "auto" and self.wanted not in self.kernels:
+            return HOST
+        wanted = f"training.device = {self.device!r}"
+        if self.wanted != "auto":
+            wanted += f" with training.kernel = {self.wanted!r}"
+        nothing = "no installed kernel runs there; install rnnfarm-cupy"
+        raise DeviceError(f"{wanted} cannot be had here ({'; '.join(reasons) or nothing})")
 
     def build(self, plan: Plan) -> tuple[str, WindowKernel]:
         """The name of the chosen kernel, and the plan compiled by it.
@@ -70,7 +102,7 @@ class KernelChoice:
         reasons = []
         for name, kernel in self._candidates():
             try:
-                refusal = kernel.refusal(plan, self._device(kernel), self.dtype)
+                refusal = kernel.refusal(plan, self.where.name, self.dtype)
                 fault, built = (None, None) if refusal else self._tried(name, kernel, plan)
             except Exception as error:  # whatever a foreign kernel raises, others may run the plan
                 fault, built = f"it failed with {type(error).__name__}: {error}", None
@@ -97,7 +129,7 @@ class KernelChoice:
         """A loss's or optimizer's symbols, compiled by the first kernel that can do it."""
         reference = RowProgram(name, results, self.dtype, scalars)
         for kernel_name, kernel in self._candidates():
-            if kernel_name == REFERENCE or "cpu" not in kernel.devices:
+            if kernel_name == REFERENCE:
                 continue
             try:
                 built = kernel.rows(name, results, self.dtype, scalars, integers)
@@ -105,20 +137,28 @@ class KernelChoice:
                     continue
                 fault = None
                 if not built.checked:
-                    fault = rows_check(built, reference, results, scalars, integers, self.dtype)
+                    fault = rows_check(
+                        built, reference, results, scalars, integers, self.dtype, self.where
+                    )
             except Exception as error:  # whatever a foreign kernel raises
                 built, fault = None, f"it failed with {type(error).__name__}: {error}"
             if built is not None and fault is None:
                 built.mark_checked()
                 return built
             self._report(kernel_name, name, str(fault))
-        return reference
+        return reference if self.where is HOST else ThroughHost(reference, self.where)
 
-    def _candidates(self) -> Iterator[tuple[str, Kernel]]:
+    def _preferred(self) -> Iterator[tuple[str, Kernel]]:
         """The kernels to try, the most preferred first."""
         for name, kernel in sorted(self.kernels.items(), key=lambda item: -item[1].priority):
             if self.wanted in ("auto", name):
                 yield name, kernel
+
+    def _candidates(self) -> Iterator[tuple[str, Kernel]]:
+        """Those of them that run where the arrays lie."""
+        for name, kernel in self._preferred():
+            if self.where.name in kernel.devices:
+                yield name, kernel.in_precision(self.precision)
 
     def _report(self, kernel: str, part: str, fault: str) -> None:
         self._say(
@@ -138,20 +178,44 @@ class KernelChoice:
         built = kernel.build(plan, self.dtype)
         if name == REFERENCE or built.checked:
             return None, built
-        fault = self_check(built, plan, self.dtype)
+        fault = self_check(built, plan, self.dtype, self.precision)
         if fault is not None:
             return fault, None
         built.mark_checked()
         return None, built
 
-    def _device(self, kernel: Kernel) -> str:
-        return kernel.devices[0] if self.device == "auto" else self.device
+
+class ThroughHost(RowKernel):
+    """A program of the host for arrays of a device: they are fetched, and written back."""
+
+    def __init__(self, program: RowKernel, device: Device) -> None:
+        self._program, self._device = program, device
+        self.source = program.source
+
+    def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
+        return self._program.spans(start, stop)
+
+    def __call__(
+        self,
+        arrays: Mapping[str, Any],
+        spans: Iterable[tuple[int, int]],
+        scalars: Mapping[str, float] | None = None,
+        threads: int = 1,
+    ) -> None:
+        fetched = {name: self._device.get(array) for name, array in arrays.items()}
+        self._program(fetched, spans, scalars, threads)
+        for name, array in arrays.items():
+            self._device.load(array, fetched[name])
 
 
-def self_check(kernel: WindowKernel, plan: Plan, dtype: str) -> str | None:
+#: How far a kernel may be from the reference, relative to the largest element.
+TOLERANCE = {"float64": 1e-9, "full": 1e-4, "tf32": 2e-2, "bf16": 2e-1}
+
+
+def self_check(kernel: WindowKernel, plan: Plan, dtype: str, precision: str = "full") -> str | None:
     """None where a small window, forward and backward, agrees with the reference."""
     reference = NumPyKernel().build(plan, dtype)
-    tolerance = 1e-4 if dtype == "float32" else 1e-9
+    tolerance = TOLERANCE["float64" if dtype == "float64" else precision]
     theirs = case_of(reference, dtype=dtype).arrays()
     try:
         ours = case_of(kernel, dtype=dtype).arrays()
@@ -167,16 +231,18 @@ def rows_check(
     scalars: Collection[str],
     integers: Collection[str],
     dtype: str,
+    device: Device = HOST,
 ) -> str | None:
     """None where some rows of random numbers agree with the reference."""
     given = dict.fromkeys(scalars, 0.5)
     ours, theirs = (row_arrays(results, scalars, integers, dtype) for _ in range(2))
     size = len(next(iter(ours.values())))
+    ours = {name: device.put(array) for name, array in ours.items()}
     for program, arrays in ((kernel, ours), (reference, theirs)):
         program(arrays, program.spans(0, size), given, threads=2)
     names = list(results)
     return disagreement(
-        {name: ours[name] for name in names},
+        {name: device.get(ours[name]) for name in names},
         {name: theirs[name] for name in names},
         1e-5 if dtype == "float32" else 1e-12,
     )

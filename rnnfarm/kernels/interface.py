@@ -144,6 +144,10 @@ class Kernel(ABC):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     priority: ClassVar[int] = 0
 
+    def device(self) -> Device:
+        """Where the arrays of what it builds lie. DeviceError where that cannot be had."""
+        return HOST
+
     def in_precision(self, precision: str) -> Kernel:
         """This kernel with the operands of its products rounded: ``full``, ``tf32`` or ``bf16``.
 
@@ -158,6 +162,10 @@ class Kernel(ABC):
     @abstractmethod
     def build(self, plan: Plan, dtype: str) -> WindowKernel:
         """Compile a plan."""
+
+    def text(self, plan: Plan, dtype: str) -> str | None:
+        """The program that ``build`` would compile, where that can be told on any machine."""
+        return None
 
     def rows(
         self,

@@ -76,6 +76,7 @@ class Recurrent:
         self._initial = initial
         recurrence = Recurrence(initial, zoneout, recurrent_dropout)
         choice = KernelChoice(installed_kernels(registry), kernel, "auto", dtype)
+        self._device = choice.where
         self._layer = RecurrentLayer("layer", made, inputs, hidden, recurrence, choice)
         #: The plan of the cell, and the name of the kernel that was chosen.
         self.plan = self._layer.plan
@@ -132,14 +133,16 @@ class Recurrent:
             seed=seed,
             step=step,
             lane=0,
-            mask=_flags("mask", mask, steps, rows),
-            reset=resets,
-            states={} if state is None else {"layer": self._states(state, rows)},
+            mask=self._put(_flags("mask", mask, steps, rows)),
+            reset=self._put(resets),
+            states={} if state is None else {"layer": self._on_device(self._states(state, rows))},
             carry=steps,
-            memory=Memory(),
+            memory=Memory(self._device),
         )
-        output, backward = self._layer.forward(self._prefixed(params), x, run)
-        return output, run.new_states["layer"], Saved(run, backward, output.shape)
+        prefixed = self._on_device(self._prefixed(params))
+        output, backward = self._layer.forward(prefixed, self._put(x), run)
+        states = {name: self._device.get(v) for name, v in run.new_states["layer"].items()}
+        return self._device.get(output), states, Saved(run, backward, output.shape)
 
     def backward(
         self,
@@ -169,9 +172,19 @@ class Recurrent:
         d_states = None
         if d_state is not None:
             rows = saved.shape[1]
-            d_states = self._states({**self._layer.zero_states(rows), **d_state}, rows)
-        d_x, d_initial = saved.backward.run(d_y, self._prefixed(gradients), d_states)
-        return d_x.copy(), gradients, {k: v.copy() for k, v in d_initial.items()}
+            zeros = {n: np.zeros((rows, w), self.dtype) for n, w in self.plan.states.items()}
+            d_states = self._on_device(self._states({**zeros, **d_state}, rows))
+        on_device = self._on_device(self._prefixed(gradients))
+        d_x, d_initial = saved.backward.run(self._put(d_y), on_device, d_states)
+        get = self._device.get
+        found = {name: get(on_device[f"layer.{name}"]) for name in gradients}
+        return get(d_x).copy(), found, {k: get(v).copy() for k, v in d_initial.items()}
+
+    def _put(self, array: Any) -> Any:
+        return None if array is None else self._device.put(array)
+
+    def _on_device(self, arrays: Mapping[str, Any]) -> Arrays:
+        return {name: self._device.put(array) for name, array in arrays.items()}
 
     def _states(self, given: Mapping[str, npt.ArrayLike], rows: int) -> Arrays:
         if not isinstance(given, Mapping) or given.keys() != self.plan.states.keys():

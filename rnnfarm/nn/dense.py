@@ -25,36 +25,32 @@ class Embedding(Layer):
         shape = (vocabulary, size)
         weight = Parameter(f"{name}.weight", shape, (f"normal:{deviation:g}",), decay=True)
         self.parameters = {weight.name: weight}
+        self.vocabulary = vocabulary
+
+    def check(self, x: npt.NDArray[Any]) -> None:
+        _check_tokens(x, self.vocabulary)
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
         weight = parameters[f"{self.name}.weight"]
         output = run.memory.array(self.name, (*x.shape, self.width), weight.dtype)
-        _take_rows(weight, x, output)
+        run.device.take_rows(weight, x, output)
 
         def backward(d_output: FloatArray, gradients: Arrays, _: Any) -> None:
             gradient = gradients[f"{self.name}.weight"]
             if not self.tied:  # the output layer has written its part already
-                gradient.fill(0.0)
-            _add_rows(gradient, x.reshape(-1), flat(d_output))
+                run.device.clear(gradient)
+            run.device.add_rows(gradient, x.reshape(-1), flat(d_output))
 
         return output, backward
 
 
-def _take_rows(table: FloatArray, rows: npt.NDArray[np.integer], out: FloatArray) -> None:
-    """``out[...] = table[rows]``; DataError where there is no such row."""
-    if rows.size and int(rows.max()) >= len(table):
+def _check_tokens(x: npt.NDArray[Any], vocabulary: int) -> None:
+    """DataError for a token that is not in the vocabulary."""
+    if x.size and int(x.max()) >= vocabulary:
         raise DataError(
-            f"the data has token {int(rows.max())}, and its vocabulary ends at {len(table) - 1}; "
+            f"the data has token {int(x.max())}, and its vocabulary ends at {vocabulary - 1}; "
             "check the dataset with 'rnnfarm data verify' and build it again"
         )
-    np.take(table, rows, axis=0, out=out, mode="clip")  # 'raise' would copy the output
-
-
-def _add_rows(target: FloatArray, rows: npt.NDArray[np.integer], values: FloatArray) -> None:
-    """``target[rows[k]] += values[k]`` for all k, added up in the order of k."""
-    order = np.argsort(rows, kind="stable")
-    used, starts = np.unique(rows[order], return_index=True)
-    target[used] += np.add.reduceat(values[order], starts, axis=0)
 
 
 class OneHot(Layer):
@@ -64,11 +60,17 @@ class OneHot(Layer):
         self.name = name
         self.width = vocabulary
         self.parameters = {}
-        self._rows = np.eye(vocabulary, dtype=dtype)
+        self._dtype = dtype
+        self._rows: Any = None
+
+    def check(self, x: npt.NDArray[Any]) -> None:
+        _check_tokens(x, self.width)
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
-        output = run.memory.array(self.name, (*x.shape, self.width), self._rows.dtype)
-        _take_rows(self._rows, x, output)
+        if self._rows is None:
+            self._rows = run.device.put(np.eye(self.width, dtype=self._dtype))
+        output = run.memory.array(self.name, (*x.shape, self.width), self._dtype)
+        run.device.take_rows(self._rows, x, output)
         return output, lambda d_output, gradients, _: None
 
 
@@ -82,7 +84,9 @@ class Values(Layer):
         self._dtype = dtype
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
-        return np.ascontiguousarray(x, self._dtype), lambda d_output, gradients, _: None
+        if run.device.immediate:
+            x = np.ascontiguousarray(x, self._dtype)
+        return x, lambda d_output, gradients, _: None
 
 
 class Linear(Layer):
@@ -111,19 +115,20 @@ class Linear(Layer):
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
         weight = self._weight(parameters)
         output = run.memory.array(self.name, (*x.shape[:2], self.width), x.dtype)
-        np.matmul(flat(x), weight, out=flat(output))
+        device = run.device
+        device.matmul(flat(x), weight, flat(output))
         if self.bias is not None:
-            output += parameters[self.bias]
+            device.add_vector(output, parameters[self.bias])
 
         def backward(d_output: FloatArray, gradients: Arrays, _: Any) -> FloatArray:
             if self.tied is not None:
-                np.matmul(flat(d_output).T, flat(x), out=gradients[f"{self.tied}.weight"])
+                device.matmul(flat(d_output).T, flat(x), gradients[f"{self.tied}.weight"])
             else:
-                np.matmul(flat(x).T, flat(d_output), out=gradients[f"{self.name}.weight"])
+                device.matmul(flat(x).T, flat(d_output), gradients[f"{self.name}.weight"])
             if self.bias is not None:
-                np.add.reduce(np.add.reduce(d_output, 1), 0, out=gradients[self.bias])
+                device.sum_rows(d_output, gradients[self.bias])
             d_x = run.memory.array(f"{self.name}.d", x.shape, x.dtype)
-            np.matmul(flat(d_output), weight.T, out=flat(d_x))
+            device.matmul(flat(d_output), weight.T, flat(d_x))
             return d_x
 
         return output, backward
@@ -141,17 +146,15 @@ class Dropout(Layer):
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
         if not run.training:
             return x, lambda d_output, gradients, _: d_output
-        draws = run.memory.array(f"{self.name}.draws", x.shape, np.float32)
-        run.random(DROPOUT, self.name).random(out=draws, dtype=np.float32)
+        device = run.device
         factor = run.memory.array(f"{self.name}.factor", x.shape, x.dtype)
-        np.greater_equal(draws, self.probability, out=factor, casting="unsafe")
-        factor *= 1.0 / (1.0 - self.probability)
+        device.dropped(run.random(DROPOUT, self.name), self.probability, factor)
         output = run.memory.array(self.name, x.shape, x.dtype)
-        np.multiply(x, factor, out=output)
+        device.multiply(x, factor, output)
 
         def backward(d_output: FloatArray, gradients: Arrays, _: Any) -> FloatArray:
             d_x = run.memory.array(f"{self.name}.d", x.shape, x.dtype)
-            np.multiply(d_output, factor, out=d_x)
+            device.multiply(d_output, factor, d_x)
             return d_x
 
         return output, backward

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.equations.graph import Parameter
+from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.nn.random import generator
 
 FloatArray = npt.NDArray[np.floating]
@@ -23,8 +24,9 @@ Backward = Callable[[FloatArray, Arrays, "dict[str, FloatArray] | None"], "Float
 class Memory:
     """Arrays of one lane that are used again at every window, by name."""
 
-    def __init__(self) -> None:
-        self._arrays: dict[str, npt.NDArray[Any]] = {}
+    def __init__(self, device: Device = HOST) -> None:
+        self.device = device
+        self._arrays: dict[str, Any] = {}
         #: Workspaces of kernels, by the layer and the kernel that they belong to.
         self.workspaces: dict[tuple[str, Any], Any] = {}
 
@@ -33,8 +35,9 @@ class Memory:
         size = int(np.prod(shape))
         known = self._arrays.get(name)
         if known is None or known.size < size or known.dtype != dtype:
-            known = self._arrays[name] = np.empty(size, dtype)
-        return known[:size].reshape(shape)
+            known = self._arrays[name] = self.device.empty((size,), dtype)
+        array: npt.NDArray[Any] = known[:size].reshape(shape)
+        return array
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Pass:
     threads: int = 1
     new_states: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
 
+    @property
+    def device(self) -> Device:
+        """Where the arrays lie."""
+        return self.memory.device
+
     def random(self, purpose: int, layer: str) -> np.random.Generator:
         return generator(self.seed, purpose, self.step, self.lane, layer)
 
@@ -73,6 +81,10 @@ class Layer(ABC):
     name: str
     width: int
     parameters: dict[str, Parameter]
+
+    def check(self, x: npt.NDArray[Any]) -> None:
+        """DataError where the host's ``x`` is nothing that the layer can read; of input layers."""
+        return
 
     @abstractmethod
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:

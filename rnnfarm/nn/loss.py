@@ -12,6 +12,7 @@ from rnnfarm.equations.derive import derive
 from rnnfarm.equations.parts import Loss, LossTrace, part_name, trace_loss
 from rnnfarm.errors import DataError
 from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.kernels.rows import RowProgram
 
 Array = npt.NDArray[Any]
@@ -19,10 +20,30 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LossSum:
-    """The sum of a loss over the steps that count, and their number."""
+    """The sum of a loss over the steps that count, and their number.
 
-    total: float
+    The sum is ``Late`` where the output's device is still computing it.
+    """
+
+    total: Any
     count: int
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a window's output is compared with, as the loss reads it.
+
+    Attributes:
+        target: ``(T * B, 1)`` classes, 0 at the steps that do not count, or ``(T * B, values)``.
+        counts: ``(T, B)`` bool: the valid steps whose target is not to be ignored.
+        count: how many these are.
+        given: the target and the valid steps as they were, for a loss that evaluates itself.
+    """
+
+    target: Array
+    counts: Array
+    count: int
+    given: tuple[Array, Array]
 
 
 class LossFunction:
@@ -62,6 +83,23 @@ class LossFunction:
         if trace.ignored is not None:
             self._ignored = RowProgram(f"{name} ignored", {"ignored": trace.ignored}, self.dtype)
 
+    def goal(self, target: Array, valid: Array) -> Goal:
+        """What to compare a window with.
+
+        Args:
+            target: ``(T, B)`` classes or ``(T, B, targets)`` values, on the host.
+            valid: ``(T, B)`` bool.
+
+        Raises DataError for a class that the output does not have.
+        """
+        if self.loss.evaluate is not None:
+            return Goal(target, valid, int(np.count_nonzero(valid)), (target, valid))
+        counts = self.counted(target, valid)
+        values = self._target(target)
+        if self._classes:
+            values = self._known_classes(values, counts.reshape(-1))
+        return Goal(values, counts, int(np.count_nonzero(counts)), (target, valid))
+
     def __call__(
         self,
         output: Array,
@@ -70,41 +108,57 @@ class LossFunction:
         d_output: Array | None = None,
         threads: int = 1,
     ) -> LossSum:
-        """The loss summed over the valid steps whose target is not to be ignored.
+        """``compare`` with a target as ``goal`` takes it, all on the host."""
+        return self.compare(output, self.goal(target, valid), d_output, threads)
+
+    def compare(
+        self,
+        output: Array,
+        goal: Goal,
+        d_output: Array | None = None,
+        threads: int = 1,
+        device: Device = HOST,
+    ) -> LossSum:
+        """The loss summed over the steps that count.
 
         Args:
             output: ``(T, B, O)``.
-            target: ``(T, B)`` classes or ``(T, B, targets)`` values.
-            valid: ``(T, B)`` bool.
+            goal: as ``goal`` makes it; its target and counts lie on the device.
             d_output: where given, ``(T, B, O)`` and contiguous, receives the gradient of the sum;
                 it is 0 at steps that do not count.
             threads: how many threads it may use; no result depends on it.
+            device: where the output lies.
 
         Returns:
             The sum, in float64 and in the order of the steps, and the number of steps summed. The
             result of a step depends on no other step. Threads may call this at the same time.
-
-        Raises DataError for a class that the output does not have.
         """
+        if d_output is not None and (
+            not d_output.flags.c_contiguous or d_output.shape != output.shape
+        ):
+            raise ValueError(f"d_output must be a contiguous array of shape {output.shape}")
         if self.loss.evaluate is not None:
-            return LossSum(*self.loss.evaluate(output, target, valid, d_output))
-        arrays = {"output": output.reshape(-1, self._outputs), "target": self._target(target)}
-        counts = self.counted(target, valid).reshape(-1)
-        if self._classes:
-            arrays["target"] = self._known_classes(arrays["target"], counts)
-        size = len(counts)
-        rows = arrays["rows"] = np.empty((size, 1), self.dtype)
+            return self._evaluated(output, goal, d_output, device)
+        size = goal.counts.shape[0] * goal.counts.shape[1]
+        arrays = {"output": output.reshape(size, self._outputs), "target": goal.target}
+        rows = arrays["rows"] = device.empty((size, 1), self.dtype)
         program = self._value
         if d_output is not None:
-            if not d_output.flags.c_contiguous or d_output.shape != output.shape:
-                raise ValueError(f"d_output must be a contiguous array of shape {output.shape}")
             program, arrays["d_output"] = self._gradient, d_output.reshape(size, self._outputs)
         program(arrays, program.spans(0, size), threads=threads)
-        if not counts.all():
-            rows[~counts] = 0.0
-            if d_output is not None:
-                arrays["d_output"][~counts] = 0.0
-        return LossSum(float(rows.sum(dtype=np.float64)), int(np.count_nonzero(counts)))
+        total = device.total(rows, goal.counts.reshape(-1), arrays.get("d_output"))
+        return LossSum(total, goal.count)
+
+    def _evaluated(
+        self, output: Array, goal: Goal, d_output: Array | None, device: Device
+    ) -> LossSum:
+        """The loss by its own NumPy code, to which the output is brought."""
+        assert self.loss.evaluate is not None
+        gradient = None if d_output is None else device.get(d_output)
+        found = LossSum(*self.loss.evaluate(device.get(output), *goal.given, gradient))
+        if d_output is not None and gradient is not None and not device.immediate:
+            device.load(d_output, gradient)
+        return found
 
     def _target(self, target: Array) -> Array:
         dtype = np.intp if self._classes else np.dtype(self.dtype)

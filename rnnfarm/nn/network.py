@@ -73,6 +73,8 @@ class Network:
     """Layers in a row, and the layout of their parameters in the arena."""
 
     def __init__(self, spec: NetworkSpec, choice: KernelChoice) -> None:
+        #: Where its arrays lie.
+        self.device = choice.where
         self.layers: list[Layer] = [_input_layer(spec, choice.dtype)]
         self.recurrent: list[RecurrentLayer] = []
         if spec.input_dropout:
@@ -148,12 +150,16 @@ class Network:
 
         return value, backward_all
 
+    def check(self, x: Any) -> None:
+        """DataError where the host's ``x`` is nothing that the network can read."""
+        self.layers[0].check(x)
+
     def first_not_finite(self, parameters: Arrays, x: Any, run: Pass) -> str | None:
         """The first layer whose output has an infinity or NaN, or None."""
         value: Any = x
         for layer in self.layers:
             value, _ = layer.forward(parameters, value, run)
-            if not np.isfinite(value).all():
+            if not np.isfinite(run.device.get(value)).all():
                 return layer.name
         return None
 

@@ -114,7 +114,7 @@ class RecurrentLayer(Layer):
     def zero_states(self, rows: int) -> dict[str, FloatArray]:
         """States of ``rows`` rows before anything was read."""
         return {
-            name: np.zeros((rows, width), self.choice.dtype)
+            name: self.choice.where.zeros((rows, width), self.choice.dtype)
             for name, width in self.plan.states.items()
         }
 
@@ -126,7 +126,7 @@ class RecurrentLayer(Layer):
         states = run.states.get(self.name) or self.zero_states(rows)
         output = kernel.forward(workspace, mine, x, states, self._extras(kernel, run, steps, rows))
         after = kernel.states_after(workspace, min(run.carry, steps))
-        run.new_states[self.name] = {name: value.copy() for name, value in after.items()}
+        run.new_states[self.name] = {n: run.device.copy(value) for n, value in after.items()}
 
         return output, _WindowBackward(self, kernel, workspace)
 
@@ -150,16 +150,18 @@ class RecurrentLayer(Layer):
             elif name == "reset?":
                 extras[name] = run.reset
             elif purpose == "zoneout":
-                draws = run.random(ZONEOUT, layer).random(
-                    (steps, rows, symbol.width), dtype=np.float32
+                extras[name] = run.device.chosen(
+                    run.random(ZONEOUT, layer),
+                    dict(self.options.zoneout)[state],
+                    (steps, rows, symbol.width),
                 )
-                extras[name] = draws < dict(self.options.zoneout)[state]
             elif purpose == "drop":
                 kept = run.random(RECURRENT_DROPOUT, layer).random((rows, symbol.width))
-                extras[name] = ((kept >= dropout) / (1.0 - dropout)).astype(self.choice.dtype)
+                factor = ((kept >= dropout) / (1.0 - dropout)).astype(self.choice.dtype)
+                extras[name] = run.device.put(factor)
             elif purpose == "initial":
                 normal = run.random(INITIAL_STATE, layer).standard_normal((rows, symbol.width))
-                extras[name] = normal.astype(self.choice.dtype)
+                extras[name] = run.device.put(normal.astype(self.choice.dtype))
         return extras
 
 
@@ -174,7 +176,8 @@ class _WindowBackward:
     ) -> FloatArray | None:
         record = None
         if records is not None:
-            record = records[self.layer.name] = np.empty(d_output.shape, d_output.dtype)
+            device = self.layer.choice.where
+            record = records[self.layer.name] = device.empty(d_output.shape, d_output.dtype)
         return self.run(d_output, gradients, None, record)[0]
 
     def run(
@@ -205,34 +208,60 @@ class Bidirectional(Layer):
         self.parameters: dict[str, Parameter] = forwards.parameters | backwards.parameters
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        device, memory, shape = run.device, run.memory, x.shape[:2]
         ahead, backward_ahead = self.ahead.forward(parameters, x, run)
-        start = np.zeros((*x.shape[:2], 1), np.bool_)
-        start[0] = True
         reverse = replace(
             run,
-            mask=None if run.mask is None else np.ascontiguousarray(run.mask[::-1]),
-            reset=start,
+            mask=None if run.mask is None else _turned(run, "mask", run.mask),
+            reset=self._start(run, shape),
             states={},
         )
-        back, backward_back = self.back.forward(parameters, np.ascontiguousarray(x[::-1]), reverse)
-        output = run.memory.array(f"{self.name}.both", (*x.shape[:2], self.width), x.dtype)
-        np.concatenate([ahead, back[::-1]], axis=-1, out=output)
+        turned = _turned(run, f"{self.name}.turned", x)
+        back, backward_back = self.back.forward(parameters, turned, reverse)
+        output = memory.array(f"{self.name}.both", (*shape, self.width), x.dtype)
+        split = self.ahead.width
+        device.copy_columns(ahead, 0, output, 0, split)
+        device.copy_columns(back, 0, output, split, self.back.width, turned=True)
 
         def backward(
             d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
         ) -> FloatArray | None:
-            split = self.ahead.width
-            d_ahead = np.ascontiguousarray(d_output[..., :split])
-            d_back = np.ascontiguousarray(d_output[::-1, :, split:])
+            d_ahead = memory.array(f"{self.name}.d_ahead", (*shape, split), x.dtype)
+            device.copy_columns(d_output, 0, d_ahead, 0, split)
+            d_back = memory.array(f"{self.name}.d_back", (*shape, self.back.width), x.dtype)
+            device.copy_columns(d_output, split, d_back, 0, self.back.width, turned=True)
             d_x_ahead = backward_ahead(d_ahead, gradients, records)
             d_x_back = backward_back(d_back, gradients, records)
             if records is not None:  # in the order of time, as all others
-                records[self.back.name] = records[self.back.name][::-1]
+                record = records[self.back.name]
+                records[self.back.name] = device.empty(record.shape, record.dtype)
+                device.copy_columns(
+                    record, 0, records[self.back.name], 0, record.shape[2], turned=True
+                )
             if d_x_ahead is None or d_x_back is None:
                 return None
-            return d_x_ahead + d_x_back[::-1]
+            d_x = memory.array(f"{self.name}.d", x.shape, x.dtype)
+            device.copy_columns(d_x_ahead, 0, d_x, 0, x.shape[2])
+            device.copy_columns(d_x_back, 0, d_x, 0, x.shape[2], turned=True, add=True)
+            return d_x
 
         return output, backward
+
+    def _start(self, run: Pass, shape: tuple[int, ...]) -> Any:
+        """Resets of the first step alone."""
+        key = (f"{self.name}.start", shape)
+        if key not in run.memory.workspaces:
+            start = np.zeros((*shape, 1), np.bool_)
+            start[0] = True
+            run.memory.workspaces[key] = run.device.put(start)
+        return run.memory.workspaces[key]
+
+
+def _turned(run: Pass, name: str, array: Any) -> Any:
+    """``(T, B, W)`` from the last step to the first."""
+    turned = run.memory.array(name, array.shape, array.dtype)
+    run.device.copy_columns(array, 0, turned, 0, array.shape[2], turned=True)
+    return turned
 
 
 class Residual(Layer):
@@ -250,12 +279,16 @@ class Residual(Layer):
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
         y, inner_backward = self.inner.forward(parameters, x, run)
         output = run.memory.array(f"{self.name}.residual", y.shape, y.dtype)
-        np.add(x, y, out=output)
+        run.device.add(x, y, output)
 
         def backward(
             d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
         ) -> FloatArray | None:
             d_x = inner_backward(d_output, gradients, records)
-            return None if d_x is None else d_x + d_output
+            if d_x is None:
+                return None
+            total = run.memory.array(f"{self.name}.residual.d", d_x.shape, d_x.dtype)
+            run.device.add(d_x, d_output, total)
+            return total
 
         return output, backward

@@ -83,12 +83,13 @@ def figures(model: Model, sums: Sums) -> dict[str, float]:
     """The metrics of what was added up."""
     steps = max(sums.count, 1)
     loss = model.loss.loss
-    result = {"loss": sums.loss / (steps if loss.reduction == "mean" else 1)}
+    total = float(sums.loss)
+    result = {"loss": total / (steps if loss.reduction == "mean" else 1)}
     if loss.target_kind == "classes":
-        nats = sums.loss / steps
+        nats = total / steps
         result["bits"] = nats / math.log(2)
         result["perplexity"] = math.exp(min(nats, 700.0))
-        result["accuracy"] = sums.correct / steps
+        result["accuracy"] = float(sums.correct) / steps
     return result
 
 

@@ -82,7 +82,8 @@ def _tokens(
     top_k: int | None,
     random: np.random.Generator,
 ) -> Iterator[int]:
-    network, memory = opened.model.network, Memory()
+    network = opened.model.network
+    device, memory = network.device, Memory(network.device)
     states = network.zero_states(1)
     x = given[:, None]  # (T, 1)
     for count in range(length):
@@ -94,14 +95,14 @@ def _tokens(
             step=count,
             lane=0,
             mask=None,
-            reset=reset,
+            reset=device.put(reset),
             states=states,
             carry=len(x),
             memory=memory,
         )
-        output, _ = network.forward(opened.parameters, x, run)  # (T, 1, V)
+        output, _ = network.forward(opened.parameters, device.put(x), run)  # (T, 1, V)
         states = run.new_states
-        token = draw(output[-1, 0].astype(np.float64), temperature, top_k, random)
+        token = draw(device.get(output[-1, 0]).astype(np.float64), temperature, top_k, random)
         yield token
         x = np.array([[token]], np.int32)
 

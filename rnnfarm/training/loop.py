@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import PluginError, RunError
-from rnnfarm.job_tables import ClipTable, Job
+from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.callback import Callback
 from rnnfarm.training.checkpoint import Checkpoint
@@ -38,7 +39,6 @@ from rnnfarm.training.tbptt import (
 )
 
 log = logging.getLogger("rnnfarm")
-Array = npt.NDArray[np.floating]
 
 
 class Trainer:
@@ -64,7 +64,8 @@ class Trainer:
             training.lanes, training.batch, model.network, model.loss
         )
         layout = model.network.layout
-        self.arena: Array = layout.initialized(training.seed, training.dtype)
+        self.device = model.choice.where
+        self.arena: Any = self.device.put(layout.initialized(training.seed, training.dtype))
         self.parameters = layout.views(self.arena)
         self.optimizer = OptimizerPass(
             training.optimizer.create(registry),
@@ -72,18 +73,29 @@ class Trainer:
             training.dtype,
             choice=model.choice,
             threads=self.threads,
+            bound=None if training.clip is None else training.clip.value,
         )
-        self.optimizer_states: dict[str, Array] = self.optimizer.states(layout.size)
+        self.optimizer_states: dict[str, Any] = self.optimizer.states(layout.size)
         self.schedule: Schedule = training.schedule.create(registry)
         self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
-        self.executor = ThreadPoolExecutor(min(self.threads, training.lanes))
+        # A device that queues work computes one lane after the other anyway.
+        at_once = min(self.threads, training.lanes) if self.device.immediate else 1
+        self.executor = ThreadPoolExecutor(at_once)
         self.step = 0
         #: Of the last step, where it was due; see ``Lane.gradient_flow``.
         self.gradient_flow: dict[str, dict[str, float]] | None = None
         #: How many steps of the data the last step learned from.
         self.count = 0
-        self.train_loss: float | None = None
+        #: The sum over lanes of the last step's gradient.
+        self.last_gradient: Any = None
+        #: Of the last step; a device may still be computing it.
+        self.train_loss: Any = None
         self.valid_loss: float | None = None
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The kernel of every recurrent layer."""
+        return self.model.network.kernels
 
     @property
     def stop(self) -> str | None:
@@ -101,7 +113,8 @@ class Trainer:
         # window → forward → loss → backward, on every lane
         parts = self.compute()
         # reduce over lanes
-        total = reduce_tree((0, self.job.training.lanes), parts, add_sums)
+        add = partial(add_sums, device=self.device)
+        total = reduce_tree((0, self.job.training.lanes), parts, add)
         # clip → optimizer
         return self.update(total, self.lr)
 
@@ -127,20 +140,35 @@ class Trainer:
         scale = 1.0
         if self.model.loss.loss.reduction == "mean":
             scale = 1.0 / max(total.count, 1)
-        loss, norm = total.loss * scale, global_norm(total.gradient) * scale
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise RunError(self._not_finite(loss, total.gradient))
+        # clip
+        most = None if training.clip is None else training.clip.norm
+        loss = total.loss * scale
+        norm, factor = self.device.norm_and_scale(total.gradient, scale, most)
+        entry = {"step": step + 1, "train_loss": loss, "lr": lr, "grad_norm": norm}
+        self.last_gradient = total.gradient
+        if self.device.immediate:
+            self.settle(entry)
         flow_every = training.gradient_flow_every
         due = flow_every and (step + 1) % flow_every == 0
         first = self.lanes[0]
         self.gradient_flow = first.gradient_flow() if due and first.index == 0 else None
-        # clip
-        clip_gradient(total.gradient, norm, scale, training.clip)
         # optimizer
-        self.optimizer.apply(self.arena, total.gradient, self.optimizer_states, lr, step + 1)
+        self.optimizer.apply(
+            self.arena, total.gradient, self.optimizer_states, lr, step + 1, factor
+        )
         self.step += 1
         self.count, self.train_loss = total.count, loss
-        return {"step": self.step, "train_loss": loss, "lr": lr, "grad_norm": norm}
+        return entry
+
+    def settle(self, entry: dict[str, Any]) -> None:
+        """Wait for the figures of a step. RunError where one is no number: the step then has
+        changed nothing."""
+        entry["train_loss"], entry["grad_norm"] = (
+            float(entry["train_loss"]), float(entry["grad_norm"]),
+        )  # fmt: skip
+        loss, norm = entry["train_loss"], entry["grad_norm"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise RunError(self._not_finite(entry["step"], loss))
 
     def measure(self, windows: Windows) -> dict[str, float]:
         """Loss and metrics of a split."""
@@ -171,14 +199,15 @@ class Trainer:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything numeric that the next step depends on."""
+        get = self.device.get
+        parameters = self.model.network.layout.views(get(self.arena))
         saved: dict[str, npt.NDArray[Any]] = {
-            f"parameters.{name}": np.ascontiguousarray(view)
-            for name, view in self.parameters.items()
+            f"parameters.{name}": np.ascontiguousarray(view) for name, view in parameters.items()
         }
-        saved |= {f"optimizer.{name}": array for name, array in self.optimizer_states.items()}
+        saved |= {f"optimizer.{name}": get(array) for name, array in self.optimizer_states.items()}
         for layer, states in self.lanes[0].states.items():
             for name in states:
-                rows = [lane.states[layer][name] for lane in self.lanes]
+                rows = [get(lane.states[layer][name]) for lane in self.lanes]
                 saved[f"states.{layer}.{name}"] = np.concatenate(rows)  # (B, H)
         return saved
 
@@ -188,17 +217,21 @@ class Trainer:
         return {
             "cursor": {"window": self.step, "epoch": epoch, "index": index},
             "seed": self.job.training.seed,
-            "train_loss": self.train_loss,
+            "train_loss": None if self.train_loss is None else float(self.train_loss),
             "valid_loss": self.valid_loss,
             "schedule": _kept(self.schedule),
             "callbacks": [
                 {"state": _kept(callback), "stop": callback.stop} for callback in self.callbacks
             ],
             "plugins": registry.versions(),
-            "kernels": self.model.network.kernels,
-            "parameters_sha256": parameters_sha256(self.arena),
+            "kernels": self.kernels,
+            "parameters_sha256": self.parameters_sha256(),
             "job": self.job.to_dict(),
         }
+
+    def parameters_sha256(self) -> str:
+        """The hash of the arena's bytes."""
+        return parameters_sha256(self.device.get(self.arena))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint; DataError where it is of another model or optimizer."""
@@ -208,28 +241,36 @@ class Trainer:
             for layer, mine in self.lanes[0].states.items()
             for name, state in mine.items()
         }  # (B, H)
-        restore_arrays(checkpoint, "parameters", layout.views(self.arena))
-        restore_arrays(checkpoint, "optimizer", self.optimizer_states)
+        arena = np.empty(layout.size, self.job.training.dtype)
+        optimizer = {name: np.empty_like(arena) for name in self.optimizer_states}
+        restore_arrays(checkpoint, "parameters", layout.views(arena))
+        restore_arrays(checkpoint, "optimizer", optimizer)
         restore_arrays(checkpoint, "states", states)
+        self.device.load(self.arena, arena)
+        for name, saved in optimizer.items():
+            self.device.load(self.optimizer_states[name], saved)
         for name, array in states.items():
             layer, _, state = name.rpartition(".")
             for lane in self.lanes:
-                lane.states[layer][state] = np.ascontiguousarray(array[lane.rows])
+                lane.states[layer][state] = self.device.put(np.ascontiguousarray(array[lane.rows]))
         self.schedule.restore(facts["schedule"])
-        for callback, saved in zip(self.callbacks, facts["callbacks"], strict=True):
-            callback.restore(saved["state"])
-            callback.stop = saved["stop"]
+        for callback, kept in zip(self.callbacks, facts["callbacks"], strict=True):
+            callback.restore(kept["state"])
+            callback.stop = kept["stop"]
         self.train_loss, self.valid_loss = facts["train_loss"], facts["valid_loss"]
         self.step = checkpoint.step
-        kernels = self.model.network.kernels
+        kernels = self.kernels
         if facts["kernels"] != kernels:
             log.warning(
                 "the kernels were %s and are now %s; the last bits of the results may differ",
                 facts["kernels"], kernels,
             )  # fmt: skip
 
-    def _not_finite(self, loss: float, gradient: Array) -> str:
-        """Where the first infinity or NaN of this step is, and what helps."""
+    def _not_finite(self, step: int, loss: float) -> str:
+        """Where the first infinity or NaN of a step is, and what helps.
+
+        A device that computes later is looked at one window on, with the same parameters.
+        """
         what = "loss" if not math.isfinite(loss) else "gradient"
         place = "the loss itself"
         for lane in self.lanes:
@@ -238,6 +279,7 @@ class Trainer:
                 place = f"the output of {found}"
                 break
         else:
+            gradient = self.device.get(self.last_gradient)
             views = self.model.network.layout.views(gradient)
             backwards = [
                 n for layer in reversed(self.model.network.layers) for n in layer.parameters
@@ -249,7 +291,7 @@ class Trainer:
             elif what == "gradient":
                 place = "its norm"
         return (
-            f"step {self.step + 1}: the {what} is no finite number any more, first in {place}; "
+            f"step {step}: the {what} is no finite number any more, first in {place}; "
             f"lower training.optimizer.lr (now {self.lr:g}), set or lower training.clip, or look "
             "for extreme values in the data"
         )
@@ -266,26 +308,3 @@ def _kept(part: Schedule | Callback) -> Any:
             "numbers, texts, lists and tables"
         ) from error
     return state
-
-
-def global_norm(gradient: Array) -> float:
-    """The Euclidean norm; blocks are added in float64, in order."""
-    block = 1 << 16
-    total = 0.0
-    for start in range(0, gradient.size, block):
-        part = gradient[start : start + block]
-        total += float(np.dot(part, part))
-    return math.sqrt(total)
-
-
-def clip_gradient(gradient: Array, norm: float, scale: float, clip: ClipTable | None) -> None:
-    """Scale a gradient, then clip it by its global norm or by value, in place.
-
-    ``norm`` is the norm after scaling (Pascanu et al. 2013).
-    """
-    if clip is not None and clip.norm is not None and norm > clip.norm:
-        scale *= clip.norm / norm
-    if scale != 1.0:
-        gradient *= gradient.dtype.type(scale)
-    if clip is not None and clip.value is not None:
-        np.clip(gradient, -clip.value, clip.value, out=gradient)

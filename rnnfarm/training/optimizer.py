@@ -6,11 +6,11 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.equations.parts import Optimizer, part_name, trace_optimizer
 from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.kernels.device import HOST
 from rnnfarm.kernels.interface import RowKernel
 from rnnfarm.kernels.rows import BLOCK, RowProgram
 
@@ -28,6 +28,7 @@ class OptimizerPass:
         block: elements that the reference updates at a time; no result depends on it.
         choice: what compiles the equations; the NumPy reference if absent.
         threads: how many threads it may use; no result depends on it.
+        bound: the largest element that a scaled gradient may have; others are clipped.
 
     Raises CellError for a mistake in the optimizer's equations.
     """
@@ -40,7 +41,9 @@ class OptimizerPass:
         block: int = BLOCK,
         choice: KernelChoice | None = None,
         threads: int = 1,
+        bound: float | None = None,
     ) -> None:
+        self._device = HOST if choice is None else choice.where
         self._threads = threads
         self.optimizer = optimizer
         self._dtype = dtype
@@ -51,7 +54,7 @@ class OptimizerPass:
         for decay in (True, False):
             chosen = [(start, stop) for start, stop, decays in segments if decays == decay]
             if chosen:
-                program = _program(optimizer, decay, dtype, block, choice)
+                program = _program(optimizer, decay, dtype, block, choice, bound)
                 spans = [
                     span for start, stop in _merged(chosen) for span in program.spans(start, stop)
                 ]
@@ -59,10 +62,16 @@ class OptimizerPass:
 
     def states(self, size: int) -> dict[str, Array]:
         """The states before the first step, for an arena of ``size`` elements: zeros."""
-        return {name: np.zeros(size, self._dtype) for name in self.optimizer.states}
+        return {name: self._device.zeros((size,), self._dtype) for name in self.optimizer.states}
 
     def apply(
-        self, params: Array, grads: Array, states: Mapping[str, Array], lr: float, t: int
+        self,
+        params: Array,
+        grads: Array,
+        states: Mapping[str, Array],
+        lr: float,
+        t: int,
+        scale: Any = 1.0,
     ) -> None:
         """One step, in place.
 
@@ -70,21 +79,35 @@ class OptimizerPass:
             params, grads, states: ``(size,)`` each.
             lr: the learning rate of this step.
             t: the number of this step, from 1.
+            scale: what the gradient is multiplied with first: a number, or an array of one that
+                the device has computed. Nothing changes where that is NaN.
         """
         arrays = {"param": params, "grad": grads, **states}
+        numbers = {"lr": float(lr), "t": float(t)}
+        if self._device.immediate:
+            numbers["scale"] = float(scale)
+        else:
+            arrays["scale"] = scale
         columns = {name: array.reshape(-1, 1) for name, array in arrays.items()}
         for program, spans in self._parts:
-            program(columns, spans, {"lr": float(lr), "t": float(t)}, self._threads)
+            program(columns, spans, numbers, self._threads)
 
 
 def _program(
-    optimizer: Optimizer, decay: bool, dtype: str, block: int, choice: KernelChoice | None
+    optimizer: Optimizer,
+    decay: bool,
+    dtype: str,
+    block: int,
+    choice: KernelChoice | None,
+    bound: float | None,
 ) -> RowKernel:
     if not decay:
         optimizer = copy.copy(optimizer)
         optimizer.weight_decay = 0.0
-    trace = trace_optimizer(optimizer)
-    name, scalars = part_name(optimizer), ("lr", "t")
+    on_host = choice is None or choice.where.immediate
+    trace = trace_optimizer(optimizer, bound, guarded=not on_host)
+    name = part_name(optimizer)
+    scalars = ("lr", "t", "scale") if on_host else ("lr", "t")
     if choice is not None:
         return choice.rows(name, trace.outputs, scalars)
     return RowProgram(name, trace.outputs, dtype, scalars, block)

@@ -69,9 +69,10 @@ def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> Op
     model = make_model(job, dataset, registry)
     found = choose_checkpoint(run, checkpoint or "newest")
     check_same_vocabulary(found, dataset)
-    arena = np.zeros(model.network.layout.size, job.training.dtype)
-    parameters = model.network.layout.views(arena)
-    restore_arrays(found, "parameters", parameters)
+    layout = model.network.layout
+    arena = np.zeros(layout.size, job.training.dtype)
+    restore_arrays(found, "parameters", layout.views(arena))
+    parameters = layout.views(model.network.device.put(arena))
     return OpenRun(job, dataset, model, arena, parameters, found.step)
 
 

@@ -37,7 +37,6 @@ from rnnfarm.training.run import (
     alone_in,
     check_same_data,
     check_same_job,
-    parameters_sha256,
     read_run_job,
     write_run_job,
     write_whole,
@@ -73,11 +72,13 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     make_trainer: Callable[[Job, Registry, Model, Windows], Trainer] = Trainer,
+    computes_here: bool = True,
 ) -> Result:
     """Train a job to its end.
 
     Args:
         make_trainer: makes what computes the steps: by default in this process.
+        computes_here: whether that is in this process, whose device the job then asks for.
         out: the run's folder.
         resume: go on from the newest whole checkpoint in ``out``, if there is one.
 
@@ -89,7 +90,7 @@ def train(
     progress = progress or Progress(quiet=True)
     with threadpool_limits(job.training.blas_threads):
         dataset = ensure_dataset(job, registry, progress.say)
-        model = make_model(job, dataset, registry)
+        model = make_model(job, dataset, registry, computes_here)
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         _check_evaluated(trainer, valid)
@@ -179,6 +180,11 @@ class _Run:
         self.seconds = 0.0
         #: The step of the last checkpoint that was written.
         self.saved = -1
+        #: Steps whose figures the device may still be computing: entry, seconds, elements.
+        self.waiting: list[tuple[dict[str, Any], float, int]] = []
+        watched = any(type(c).on_step is not Callback.on_step for c in trainer.callbacks)
+        #: How many steps may be ahead of the figures that are known.
+        self.ahead = 0 if trainer.device.immediate or watched else 1
 
     def loop(self) -> Result:
         trainer, steps = self.trainer, self.training.steps
@@ -189,6 +195,8 @@ class _Run:
             while trainer.step < steps and trainer.stop is None:
                 started = time.perf_counter()
                 entry = trainer.train_step()
+                for before, _, _ in self.waiting:
+                    trainer.settle(before)  # a step takes as long as the device, not as its start
                 took = time.perf_counter() - started
                 self.seconds += took
                 self._log(entry, took)
@@ -208,22 +216,28 @@ class _Run:
         self.progress.close()
 
     def _say_start(self) -> None:
-        kernels = ", ".join(f"{k}: {v}" for k, v in self.trainer.model.network.kernels.items())
+        kernels = ", ".join(f"{k}: {v}" for k, v in self.trainer.kernels.items())
         size = self.trainer.model.network.layout.size
         self.progress.say(f"{size:,} parameters; kernels {kernels}; run {self.out}")
         self.progress.start(self.trainer.step, self.training.steps)
 
     def _log(self, entry: dict[str, Any], seconds: float) -> None:
+        """Write down a step, or those before it where its own figures are not known yet."""
         self.elements += self.trainer.count
-        entry |= {
-            "steps_per_second": 1.0 / seconds,
-            "elements_per_second": self.trainer.count / seconds,
-        }
-        if self.trainer.step % self.training.log_every == 0:
-            self.metrics.write(entry)
-        for callback in self.trainer.callbacks:
-            callback.on_step(entry)
-        self.progress.step(entry)
+        self.waiting.append((entry, seconds, self.trainer.count))
+        self._settle(self.ahead)
+
+    def _settle(self, ahead: int = 0) -> None:
+        """Wait for the figures of all steps but the last ``ahead``, and write them down."""
+        while len(self.waiting) > ahead:
+            entry, seconds, count = self.waiting.pop(0)
+            self.trainer.settle(entry)
+            entry |= {"steps_per_second": 1.0 / seconds, "elements_per_second": count / seconds}
+            if entry["step"] % self.training.log_every == 0:
+                self.metrics.write(entry)
+            for callback in self.trainer.callbacks:
+                callback.on_step(entry)
+            self.progress.step(entry)
 
     def _every_so_often(self) -> None:
         training, step = self.training, self.trainer.step
@@ -231,7 +245,12 @@ class _Run:
         def due(every: int) -> bool:
             return bool(every) and step % every == 0
 
+        ends = step == training.steps or self.trainer.stop is not None
+        if due(training.evaluate_every) or due(training.checkpoint_every) or ends:
+            self._settle()
+
         if self.trainer.gradient_flow is not None:
+            self._settle()
             self.metrics.write({"step": step, "gradient_flow": self.trainer.gradient_flow})
         if due(training.evaluate_every) or step == training.steps:
             self._evaluate()
@@ -250,6 +269,7 @@ class _Run:
         self.progress.say(f"step {self.trainer.step}  {shown}")
 
     def _checkpoint(self) -> None:
+        self._settle()
         folder = self.out / "checkpoints"
         trainer = self.trainer
         self.metrics.flush()  # what led to a checkpoint is not lost where the checkpoint is not
@@ -271,10 +291,10 @@ class _Run:
         result = Result(
             run=str(self.out),
             steps=trainer.step,
-            train_loss=trainer.train_loss,
+            train_loss=None if trainer.train_loss is None else float(trainer.train_loss),
             valid_loss=trainer.valid_loss,
-            parameters_sha256=parameters_sha256(trainer.arena),
-            kernel=", ".join(sorted(set(trainer.model.network.kernels.values()))),
+            parameters_sha256=trainer.parameters_sha256(),
+            kernel=", ".join(sorted(set(trainer.kernels.values()))),
             workers=trainer.workers,
             elements_per_second=self.elements / self.seconds if self.seconds else None,
         )

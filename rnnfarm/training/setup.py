@@ -41,8 +41,12 @@ class Model:
     choice: KernelChoice
 
 
-def make_model(job: Job, dataset: Dataset, registry: Registry) -> Model:
-    """The network and loss of a job; JobError where they do not fit the dataset."""
+def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bool = True) -> Model:
+    """The network and loss of a job; JobError where they do not fit the dataset.
+
+    ``computes_here``: whether this process trains it; one that lets workers do it needs no device
+    but the CPU.
+    """
     name = job.data.input or next(iter(dataset.columns))
     column = _column(dataset, name, "data.input")
     target = job.data.target
@@ -50,11 +54,18 @@ def make_model(job: Job, dataset: Dataset, registry: Registry) -> Model:
     loss: Loss = job.model.loss.create(registry)
     width = _target_width(loss, wanted, target)
     outputs = loss.outputs(width)
+    kernels = installed_kernels(registry)
+    kernel: str = job.training.kernel
+    device: str = job.training.device
+    if not computes_here:
+        device = "cpu"
+        kernel = kernel if kernel in kernels and "cpu" in kernels[kernel].devices else "auto"
     choice = KernelChoice(
-        installed_kernels(registry),
-        job.training.kernel,
-        job.training.device,
+        kernels,
+        kernel,
+        device,
         job.training.dtype,
+        job.training.precision,
     )
     network = Network(_network_spec(job, column, outputs, registry), choice)
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rnnfarm.data.window import Window, Windows
+from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.nn.layer import Arrays, FloatArray, Memory, Pass
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import Network, NetworkBackward
@@ -33,16 +34,16 @@ class Sums:
         gradient: the gradient of ``loss``, in the arena's layout; None in evaluation.
     """
 
-    loss: float
+    loss: Any
     count: int
-    correct: int = 0
-    gradient: npt.NDArray[np.floating] | None = None
+    correct: Any = 0
+    gradient: Any = None
 
 
-def add_sums(left: Sums, right: Sums) -> Sums:
+def add_sums(left: Sums, right: Sums, device: Device = HOST) -> Sums:
     """The sum of two; adds the gradients into the left one's array."""
     if left.gradient is not None and right.gradient is not None:
-        left.gradient += right.gradient
+        device.add(left.gradient, right.gradient, left.gradient)
     return Sums(
         left.loss + right.loss,
         left.count + right.count,
@@ -60,7 +61,11 @@ class Lane:
         self.network = network
         self.loss = loss
         self.states: dict[str, dict[str, FloatArray]] = network.zero_states(rows.stop - rows.start)
-        self.memory = Memory()
+        self.device = network.device
+        self.memory = Memory(self.device)
+        self._send = self.device.sender()
+        #: The next window, on its way to the device.
+        self._ahead: tuple[int, Given] | None = None
         #: How many threads this lane may use for itself.
         self.threads = 1
 
@@ -73,50 +78,85 @@ class Lane:
         ready: Ready | None = None,
     ) -> Sums:
         """Forward, loss and backward over window ``step``; carries the states on."""
-        window = windows.read(step, self.rows)
-        run = self.start(window, step, seed, windows.stride, training=True)
+        given = self._on_device(windows, step)
+        run = self.start(given, step, seed, windows.stride, training=True)
         with np.errstate(all="ignore"):  # the step looks for what is no number
-            output, backward = self.network.forward(parameters, window.x, run)  # (T, B, O)
+            output, backward = self.network.forward(parameters, given.x, run)  # (T, B, O)
             d_output = self.memory.array("d_output", output.shape, output.dtype)
-            loss = self.loss(output, window.target, window.valid, d_output, self.threads)
+            loss = self.loss.compare(output, given.goal, d_output, self.threads, self.device)
             gradient = self.memory.array("gradient", (self.network.layout.size,), output.dtype)
             sums = Sums(loss.total, loss.count, gradient=gradient)
             tell = None if ready is None else lambda layer: ready(self.index, layer, sums)
             backward(d_output, self.network.layout.views(gradient), None, tell)
         self.states = run.new_states
-        self.last = _Last(window, run, d_output, backward)
+        self.last = _Last(given.x, run, d_output, backward)
+        if not self.device.immediate:  # while the device computes
+            self._ahead = (step + 1, self._sent(windows, step + 1))
         return sums
+
+    def _on_device(self, windows: Windows, step: int) -> Given:
+        """Window ``step`` on the device."""
+        if self._ahead is not None and self._ahead[0] == step:
+            return self._ahead[1]
+        return self._sent(windows, step)
+
+    def _sent(self, windows: Windows, step: int) -> Given:
+        return self.given(windows.read(step, self.rows))
+
+    def given(self, window: Window) -> Given:
+        """A window on the device, and what its output is compared with."""
+        self.network.check(window.x)
+        goal = self.loss.goal(window.target, window.valid)
+        sent = self._send({
+            "x": window.x,
+            "mask": None if window.mask is None else window.mask[..., None],
+            "reset": None if window.reset is None else window.reset[..., None],
+            "target": goal.target,
+            "counts": goal.counts,
+        })  # fmt: skip
+        on_device = replace(goal, target=sent["target"], counts=sent["counts"])
+        return Given(sent["x"], sent["mask"], sent["reset"], on_device)
 
     def evaluate(self, windows: Windows, step: int, parameters: Arrays, seed: int) -> Sums:
         """Forward and loss over window ``step``, without dropout; carries the states on."""
-        window = windows.read(step, self.rows)
-        output = self.output(window, step, parameters, seed, windows.stride)
-        loss = self.loss(output, window.target, window.valid, None, self.threads)
-        correct = 0
-        if self.loss.loss.target_kind == "classes":
-            counted = self.loss.counted(window.target, window.valid)
-            correct = int(np.sum((output.argmax(-1) == window.target) & counted))
+        given = self._sent(windows, step)
+        output = self._output(given, step, parameters, seed, windows.stride)
+        loss = self.loss.compare(output, given.goal, None, self.threads, self.device)
+        correct: Any = 0
+        if self.loss.loss.target_kind == "classes" and self.loss.loss.evaluate is None:
+            goal = given.goal
+            rows = output.reshape(-1, output.shape[-1])
+            correct = self.device.correct(rows, goal.target.reshape(-1), goal.counts.reshape(-1))
         return Sums(loss.total, loss.count, correct)
 
     def output(
         self, window: Window, step: int, parameters: Arrays, seed: int, carry: int
     ) -> FloatArray:
-        """The output ``(T, B, O)`` of a window, without dropout; carries the states on."""
-        run = self.start(window, step, seed, carry, training=False)
+        """The output ``(T, B, O)`` of a window, on the host, without dropout; carries the states
+        on."""
+        self.network.check(window.x)
+        mask = None if window.mask is None else window.mask[..., None]
+        reset = None if window.reset is None else window.reset[..., None]
+        sent = self._send({"x": window.x, "mask": mask, "reset": reset})
+        given = Given(sent["x"], sent["mask"], sent["reset"], None)
+        return self.device.get(self._output(given, step, parameters, seed, carry))
+
+    def _output(self, given: Given, step: int, parameters: Arrays, seed: int, carry: int) -> Any:
+        run = self.start(given, step, seed, carry, training=False)
         with np.errstate(all="ignore"):
-            output, _ = self.network.forward(parameters, window.x, run)
+            output, _ = self.network.forward(parameters, given.x, run)
         self.states = run.new_states
         return output
 
-    def start(self, window: Window, step: int, seed: int, carry: int, *, training: bool) -> Pass:
+    def start(self, given: Given, step: int, seed: int, carry: int, *, training: bool) -> Pass:
         """The pass of a window through the network, from this lane's states."""
         return Pass(
             training=training,
             seed=seed,
             step=step,
             lane=self.index,
-            mask=None if window.mask is None else window.mask[..., None],
-            reset=None if window.reset is None else window.reset[..., None],
+            mask=given.mask,
+            reset=given.reset,
             states=self.states,
             carry=carry,
             memory=self.memory,
@@ -130,24 +170,36 @@ class Lane:
         distance 0, 1, 2, 4, … steps, the norm over rows and units of ∂L/∂h, where L is the loss of
         the window's last step alone.
         """
-        d_last = np.zeros_like(self.last.d_output)
-        d_last[-1] = self.last.d_output[-1]
-        scratch = np.empty(self.network.layout.size, d_last.dtype)
+        device, last = self.device, self.last.d_output
+        d_last = device.zeros(last.shape, last.dtype)
+        device.add(d_last[-1], last[-1], d_last[-1])
+        scratch = device.empty((self.network.layout.size,), last.dtype)
         records: dict[str, FloatArray] = {}
         self.last.backward(d_last, self.network.layout.views(scratch), records)
-        return {name: _by_distance(record) for name, record in sorted(records.items())}
+        found = sorted(records.items())
+        return {name: _by_distance(device.get(record)) for name, record in found}
 
     def first_not_finite(self, parameters: Arrays) -> str | None:
         """The first layer whose output is no number in the window that ``train`` read last."""
         with np.errstate(all="ignore"):
-            return self.network.first_not_finite(parameters, self.last.window.x, self.last.run)
+            return self.network.first_not_finite(parameters, self.last.x, self.last.run)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A window on the device."""
+
+    x: Any
+    mask: Any
+    reset: Any
+    goal: Any
 
 
 @dataclass(frozen=True)
 class _Last:
     """The last window, for figures that are not wanted at every step."""
 
-    window: Window
+    x: Any
     run: Pass
     d_output: FloatArray
     backward: NetworkBackward

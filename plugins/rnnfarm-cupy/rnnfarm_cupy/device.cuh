@@ -40,3 +40,7 @@ template <int N>
 static __device__ __forceinline__ void rnn_copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
+
+static __device__ __forceinline__ unsigned long long rnn_high(unsigned long long a, unsigned long long b) {
+    return __umul64hi(a, b);
+}

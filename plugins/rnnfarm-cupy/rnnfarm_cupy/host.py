@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ class DeviceLike(np.ndarray):
 
     def __array_function__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("NumPy cannot compute with an array of the device")
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return found if isinstance(found, DeviceLike) else self._refused()
 
     def _refused(self, *_: Any, **__: Any) -> Any:
         raise TypeError("the host cannot read or write an array of the device")
@@ -100,7 +105,9 @@ class HostRuntime(Runtime):
     def __init__(self) -> None:
         self._programs: dict[str, Program] = {}
         self._lock = threading.Lock()
+        #: How many kernels were started, by themselves or in a recording.
         self.launches = 0
+        self._recording: list[Callable[[], None]] | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         kind = np.dtype(dtype)
@@ -110,23 +117,33 @@ class HostRuntime(Runtime):
         start = -memory.ctypes.data % 256
         return memory[start : start + size].view(kind).reshape(shape).view(DeviceLike)
 
+    def _not_recorded(self) -> None:
+        if self._recording is not None:
+            raise AssertionError("a recording has launches and clears alone")
+
     def put(self, array: HostArray) -> Any:
+        self._not_recorded()
         made = self.empty(array.shape, array.dtype)
         _seen(made)[...] = array
         return made
 
     def get(self, array: Any) -> HostArray:
+        self._not_recorded()
         return _seen(array).copy()
 
     def is_mine(self, array: Any) -> bool:
         return isinstance(array, DeviceLike)
 
     def copy(self, target: Any, source: Any) -> None:
+        self._not_recorded()
         _contiguous(target, source)
         _seen(target)[...] = _seen(source).reshape(target.shape)
 
     def clear(self, target: Any) -> None:
         _contiguous(target)
+        if self._recording is not None:
+            self._recording.append(partial(self.clear, target))
+            return
         _seen(target)[...] = 0
 
     def load(self, source: str) -> Program:
@@ -138,6 +155,9 @@ class HostRuntime(Runtime):
     def launch(self, launch: Launch) -> None:
         if min(launch.grid) < 1:
             raise AssertionError("a grid without blocks")
+        if self._recording is not None:
+            self._recording.append(partial(self.launch, launch))
+            return
         self.launches += 1
         values: list[Any] = []
         for argument in launch.arguments:
@@ -155,24 +175,40 @@ class HostRuntime(Runtime):
         launch.function(launch.grid, launch.block, launch.shared, table)
 
     def product(self, a: Matrix, b: Matrix, out: Matrix, precision: str, add: bool = False) -> None:
+        self._not_recorded()
         left, right = (_rounded(_matrix(one), precision) for one in (a, b))
         target = _matrix(out)
         target[...] = target + left @ right if add else left @ right
 
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
-        launches: list[Callable[[], None]] = []
-        recorder = _Recorder(self, launches)
-        recorder.run(work)
+        actions: list[Callable[[], None]] = []
+        self._recording = actions
+        try:
+            work()
+        finally:
+            self._recording = None
 
         def replay() -> None:
-            for launch in launches:
-                launch()
+            for action in actions:
+                action()
 
         return replay
 
     def late(self, array: Any) -> Callable[[], HostArray]:
         found = self.get(array)
         return lambda: found
+
+    def sender(self) -> Callable[[Mapping[str, HostArray]], Mapping[str, Any]]:
+        slots: list[Mapping[str, Any]] = [{}, {}]
+
+        def send(arrays: Mapping[str, HostArray]) -> Mapping[str, Any]:
+            # What is given twice later is written over: nobody may read it any more.
+            for array in slots.pop(0).values():
+                _seen(array).view(np.uint8)[...] = 0xFF
+            slots.append({name: self.put(array) for name, array in arrays.items()})
+            return slots[-1]
+
+        return send
 
     def synchronize(self) -> None:
         pass
@@ -181,23 +217,6 @@ class HostRuntime(Runtime):
         started = time.perf_counter()
         work()
         return time.perf_counter() - started
-
-
-class _Recorder:
-    """Collects what a runtime is asked to do, as a CUDA graph does."""
-
-    def __init__(self, runtime: HostRuntime, actions: list[Callable[[], None]]) -> None:
-        self.runtime, self.actions = runtime, actions
-
-    def run(self, work: Callable[[], None]) -> None:
-        runtime = self.runtime
-        launch, clear = runtime.launch, runtime.clear
-        try:
-            runtime.launch = lambda one: self.actions.append(lambda: launch(one))  # type: ignore[method-assign]
-            runtime.clear = lambda one: self.actions.append(lambda: clear(one))  # type: ignore[method-assign]
-            work()
-        finally:
-            del runtime.launch, runtime.clear
 
 
 def _contiguous(*arrays: Any) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
 from rnnfarm.equations.regions import Action, Product, Program, Region, WeightGradient
-from rnnfarm.kernels.interface import Array, Kernel, WindowKernel
+from rnnfarm.kernels.interface import Array, Kernel, RowKernel, WindowKernel
 from rnnfarm_cupy.device import CUDADevice
+from rnnfarm_cupy.rows import CUDARows, supported
 from rnnfarm_cupy.runtime import PRECISIONS, Launch, Matrix, Runtime
 from rnnfarm_cupy.source import (
     SIZES,
@@ -70,6 +72,24 @@ class CUDAKernel(Kernel):
     def build(self, plan: Plan, dtype: str) -> WindowKernel:
         return CUDAWindowKernel(plan, dtype, self.precision, self.runtime)
 
+    def text(self, plan: Plan, dtype: str) -> str:
+        return write(plan, dtype, self.precision)[2].source()
+
+    def rows(
+        self,
+        name: str,
+        results: Mapping[str, Symbol],
+        dtype: str,
+        scalars: Collection[str] = (),
+        integers: Collection[str] = (),
+    ) -> RowKernel | None:
+        if dtype not in SIZES or not supported(results, integers, dtype):
+            return None
+        return CUDARows(name, results, dtype, scalars, integers, self.runtime)
+
+    def device(self) -> CUDADevice:
+        return CUDADevice(self.runtime, self.precision)
+
     def missing(self) -> str | None:
         if self._runtime is not None or os.environ.get(VARIABLE) == "host":
             return None
@@ -90,6 +110,17 @@ def the_runtime() -> Runtime:
     return CuPyRuntime()
 
 
+def write(
+    plan: Plan, dtype: str, precision: str
+) -> tuple[Program, dict[str, RegionCode], SourceWriter]:
+    """A plan's program, its regions' kernels by name, and what has written their text."""
+    program = Program(plan)
+    writer = SourceWriter(program, dtype, precision)
+    actions = (*program.forward, *program.backward, *program.input_gradient)
+    regions = {action.name: writer.add(action) for action in actions if isinstance(action, Region)}
+    return program, regions, writer
+
+
 class CUDAWindowKernel(WindowKernel):
     """A plan, compiled to CUDA."""
 
@@ -98,14 +129,9 @@ class CUDAWindowKernel(WindowKernel):
         self.dtype = np.dtype(dtype)
         self.precision = precision if dtype == "float32" else "full"
         self.runtime = runtime
-        self.device = CUDADevice(runtime)
+        self.device = CUDADevice(runtime, precision)
         self.variant = f"{runtime.name}, {self.precision}"
-        self.program = Program(plan)
-        writer = SourceWriter(self.program, dtype, self.precision)
-        actions = (*self.program.forward, *self.program.backward, *self.program.input_gradient)
-        self.regions = {
-            action.name: writer.add(action) for action in actions if isinstance(action, Region)
-        }
+        self.program, self.regions, writer = write(plan, dtype, self.precision)
         #: Bytes of a word of packed weights.
         self.word = self.dtype.itemsize if self.precision == "full" else 4
         self.packed = writer.packed

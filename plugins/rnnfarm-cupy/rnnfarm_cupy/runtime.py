@@ -7,7 +7,7 @@ that a machine without a GPU can check all but the calls of CuPy themselves.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,14 @@ class Runtime(ABC):
     @abstractmethod
     def late(self, array: Array) -> Callable[[], HostArray]:
         """Start copying an array to the host; the result waits for it and gives it."""
+
+    @abstractmethod
+    def sender(self) -> Callable[[Mapping[str, HostArray]], Mapping[str, Array]]:
+        """What copies a lane's windows to the device, ahead of the work that is queued.
+
+        What it gives holds until the call after the next, and is there for all that is queued
+        after the call.
+        """
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -238,3 +238,7 @@ static inline void rnn_copies_wait() {
     for (int k = 0; k < N; ++k) mine.ends[k] = mine.ends[complete + k] - end;
     mine.groups = N;
 }
+
+static inline unsigned long long rnn_high(unsigned long long a, unsigned long long b) {
+    return (unsigned __int128)a * b >> 64;
+}
