@@ -77,7 +77,8 @@ class ClusterTrainer(Trainer):
         """Those of the workers, once there are any."""
         home = self.group.members[0].home if self.group and self.group.members else None
         if home is None:
-            return super().kernels
+            # The driver's own, which are the workers' too where both compute on CPUs.
+            return {} if self.job.training.device == "cuda" else super().kernels
         facts = home.facts
         prefix = "kernel of "
         found = {name.removeprefix(prefix): k for name, k in facts.items() if prefix in name}

@@ -148,7 +148,7 @@ class Device(ABC):
         """For each element 0 with probability ``p``, else ``1 / (1 - p)``: float32 draws."""
 
     @abstractmethod
-    def chosen(self, random: np.random.Generator, p: float, shape: tuple[int, ...]) -> Array:
+    def chosen(self, random: np.random.Generator, p: float, out: Array) -> None:
         """Truth values that are true with probability ``p``: float32 draws."""
 
     # -- losses and updates -----------------------------------------------------------------------
@@ -248,8 +248,8 @@ class Host(Device):
         np.greater_equal(draws, p, out=out, casting="unsafe")
         out *= 1.0 / (1.0 - p)
 
-    def chosen(self, random: np.random.Generator, p: float, shape: tuple[int, ...]) -> Array:
-        return random.random(shape, dtype=np.float32) < p
+    def chosen(self, random: np.random.Generator, p: float, out: Array) -> None:
+        np.less(random.random(out.shape, dtype=np.float32), p, out=out)
 
     def total(self, rows: Array, counts: Array, d_output: Array | None) -> Any:
         if not counts.all():

@@ -150,19 +150,23 @@ class RecurrentLayer(Layer):
             elif name == "reset?":
                 extras[name] = run.reset
             elif purpose == "zoneout":
-                extras[name] = run.device.chosen(
-                    run.random(ZONEOUT, layer),
-                    dict(self.options.zoneout)[state],
-                    (steps, rows, symbol.width),
-                )
+                shape = (steps, rows, symbol.width)
+                extras[name] = run.memory.array(f"{layer}.zoneout", shape, np.bool_)
+                random = run.random(ZONEOUT, layer)
+                run.device.chosen(random, dict(self.options.zoneout)[state], extras[name])
             elif purpose == "drop":
                 kept = run.random(RECURRENT_DROPOUT, layer).random((rows, symbol.width))
-                factor = ((kept >= dropout) / (1.0 - dropout)).astype(self.choice.dtype)
-                extras[name] = run.device.put(factor)
+                extras[name] = self._loaded(run, name, (kept >= dropout) / (1.0 - dropout))
             elif purpose == "initial":
                 normal = run.random(INITIAL_STATE, layer).standard_normal((rows, symbol.width))
-                extras[name] = run.device.put(normal.astype(self.choice.dtype))
+                extras[name] = self._loaded(run, name, normal)
         return extras
+
+    def _loaded(self, run: Pass, name: str, values: Any) -> FloatArray:
+        """Numbers that the host has drawn, in the lane's memory."""
+        array = run.memory.array(f"{self.name}.{name}", values.shape, self.choice.dtype)
+        run.device.load(array, values.astype(self.choice.dtype))
+        return array
 
 
 class _WindowBackward:

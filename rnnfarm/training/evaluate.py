@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,14 @@ from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.setup import Model, make_windows
-from rnnfarm.training.tbptt import Sums, add_sums, available_threads, make_lanes, share_threads
+from rnnfarm.training.tbptt import (
+    Sums,
+    add_sums,
+    available_threads,
+    lane_executor,
+    make_lanes,
+    share_threads,
+)
 
 
 def evaluate(
@@ -107,7 +114,7 @@ def evaluate_run(
     windows = make_windows(opened.job, opened.model, opened.dataset, split)
     training = opened.job.training
     threads = available_threads(training.threads)
-    executor = ThreadPoolExecutor(min(threads, training.lanes))
+    executor = lane_executor(opened.model.network.device, threads, training.lanes)
     with threadpool_limits(training.blas_threads), executor:
         result = evaluate(
             opened.model,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -34,6 +33,7 @@ from rnnfarm.training.tbptt import (
     Sums,
     add_sums,
     available_threads,
+    lane_executor,
     make_lanes,
     share_threads,
 )
@@ -78,9 +78,7 @@ class Trainer:
         self.optimizer_states: dict[str, Any] = self.optimizer.states(layout.size)
         self.schedule: Schedule = training.schedule.create(registry)
         self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
-        # A device that queues work computes one lane after the other anyway.
-        at_once = min(self.threads, training.lanes) if self.device.immediate else 1
-        self.executor = ThreadPoolExecutor(at_once)
+        self.executor = lane_executor(self.device, self.threads, training.lanes)
         self.step = 0
         #: Of the last step, where it was due; see ``Lane.gradient_flow``.
         self.gradient_flow: dict[str, dict[str, float]] | None = None
@@ -260,7 +258,7 @@ class Trainer:
         self.train_loss, self.valid_loss = facts["train_loss"], facts["valid_loss"]
         self.step = checkpoint.step
         kernels = self.kernels
-        if facts["kernels"] != kernels:
+        if kernels and facts["kernels"] != kernels:
             log.warning(
                 "the kernels were %s and are now %s; the last bits of the results may differ",
                 facts["kernels"], kernels,

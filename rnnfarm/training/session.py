@@ -216,7 +216,9 @@ class _Run:
         self.progress.close()
 
     def _say_start(self) -> None:
-        kernels = ", ".join(f"{k}: {v}" for k, v in self.trainer.kernels.items())
+        kernels = (
+            ", ".join(f"{k}: {v}" for k, v in self.trainer.kernels.items()) or "of the workers"
+        )
         size = self.trainer.model.network.layout.size
         self.progress.say(f"{size:,} parameters; kernels {kernels}; run {self.out}")
         self.progress.start(self.trainer.step, self.training.steps)

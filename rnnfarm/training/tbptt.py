@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -225,6 +226,11 @@ def available_threads(wanted: int) -> int:
     """``wanted`` threads, or one a core that this process may use where that is 0."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return wanted or cores or 1
+
+
+def lane_executor(device: Device, threads: int, lanes: int) -> ThreadPoolExecutor:
+    """What computes lanes at once; a device that queues work takes them one after the other."""
+    return ThreadPoolExecutor(min(threads, lanes) if device.immediate else 1)
 
 
 def share_threads(lanes: Sequence[Lane], threads: int) -> None:

@@ -1,5 +1,8 @@
 /* What only a GPU has: matrix instructions, conversions, copies that do not wait. */
 #define RNN_MEMBER __device__ __forceinline__
+/* As C compilers know them, and generated text writes them. */
+#define __builtin_inff() __int_as_float(0x7f800000)
+#define __builtin_nanf(text) __int_as_float(0x7fffffff)
 #define RNN_SHARED extern __shared__ __align__(16) unsigned char rnn_shared[]
 
 static __device__ __forceinline__ unsigned rnn_to_tf32(float x) {

@@ -130,11 +130,9 @@ class CUDADevice(Device):
         arguments = (out.size, float(p), 1.0 / (1.0 - p), self._state(random), out)
         self._launch("rnn_dropped", out, _blocks(out.size), 0, *arguments)
 
-    def chosen(self, random: np.random.Generator, p: float, shape: tuple[int, ...]) -> Array:
-        out = self.empty(shape, np.bool_)
+    def chosen(self, random: np.random.Generator, p: float, out: Array) -> None:
         arguments = (out.size, float(p), self._state(random), out)
         self._launch("rnn_chosen", None, _blocks(out.size), 0, *arguments)
-        return out
 
     def _state(self, random: np.random.Generator) -> Array:
         """A fresh generator's counter and key."""

@@ -185,7 +185,7 @@ class CuPyProgram(Program):
         self._functions: dict[str, tuple[Function, int]] = {}
 
     @property
-    def checked(self) -> bool:
+    def checked(self) -> bool:  # type: ignore[override]
         """Whether the program has passed its self-check before."""
         return self.compiled.checked
 
@@ -314,6 +314,9 @@ class CuPyRuntime(Runtime):
             result = array.get(stream=self.stream)
             self.stream.synchronize()
         return np.asarray(result)
+
+    def address(self, array: Array) -> int:
+        return int(array.data.ptr)
 
     def is_mine(self, array: Any) -> bool:
         return isinstance(array, self._ndarray) and array.device.id == self._device.id

@@ -28,7 +28,7 @@ from rnnfarm.errors import DeviceError
 from rnnfarm_cupy.runtime import HostArray, Launch, Matrix, Program, Runtime
 
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-w"]
-KERNEL = re.compile(r'^extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(', re.M)
+KERNEL = re.compile(r'^extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(', re.M)
 
 
 class DeviceLike(np.ndarray):
@@ -95,6 +95,11 @@ class HostProgram(Program):
         return run
 
 
+#: Every program of the process: a library has one block's state, whoever launches it.
+_programs: dict[str, Program] = {}
+_loading = threading.Lock()
+
+
 class HostRuntime(Runtime):
     """A CPU that runs CUDA."""
 
@@ -103,8 +108,6 @@ class HostRuntime(Runtime):
     multiprocessors = 4
 
     def __init__(self) -> None:
-        self._programs: dict[str, Program] = {}
-        self._lock = threading.Lock()
         #: How many kernels were started, by themselves or in a recording.
         self.launches = 0
         self._recording: list[Callable[[], None]] | None = None
@@ -131,6 +134,9 @@ class HostRuntime(Runtime):
         self._not_recorded()
         return _seen(array).copy()
 
+    def address(self, array: Any) -> int:
+        return int(array.ctypes.data)
+
     def is_mine(self, array: Any) -> bool:
         return isinstance(array, DeviceLike)
 
@@ -147,10 +153,10 @@ class HostRuntime(Runtime):
         _seen(target)[...] = 0
 
     def load(self, source: str) -> Program:
-        with self._lock:
-            if source not in self._programs:
-                self._programs[source] = HostProgram(ctypes.CDLL(str(_library(source))))
-            return self._programs[source]
+        with _loading:
+            if source not in _programs:
+                _programs[source] = HostProgram(ctypes.CDLL(str(_library(source))))
+            return _programs[source]
 
     def launch(self, launch: Launch) -> None:
         if min(launch.grid) < 1:

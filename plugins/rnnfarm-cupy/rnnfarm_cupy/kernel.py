@@ -35,7 +35,7 @@ from rnnfarm_cupy.source import (
 #: The environment's choice of what runs the kernels: ``host`` for the CPU's stand-in.
 VARIABLE = "RNNFARM_CUDA"
 #: Graphs that a workspace keeps: one for each set of arrays that it was called with.
-GRAPHS = 8
+GRAPHS = 16
 #: Launches from which on a graph is worth recording.
 WORTH = 8
 
@@ -141,6 +141,14 @@ class CUDAWindowKernel(WindowKernel):
         #: Parameters without a gradient.
         self._unreached = plan.parameters.keys() - reached - plan.vector_gradients.keys()
 
+    @property
+    def checked(self) -> bool:  # type: ignore[override]
+        """Whether this very program has passed its self-check on this GPU before."""
+        return self.runtime.load(self.source).checked
+
+    def mark_checked(self) -> None:
+        self.runtime.load(self.source).mark_checked()
+
     @functools.cached_property
     def functions(self) -> dict[str, Any]:
         """The compiled kernels, by name."""
@@ -244,6 +252,8 @@ class Workspace:
         self.gradients: Mapping[str, Array] = {}
         self._buffers = kernel.program.buffers
         self._graphs: dict[Any, tuple[Callable[[], None], list[Array]]] = {}
+        #: What was asked for once.
+        self._met: dict[Any, None] = {}
         self._partial: dict[int, Array] = {}
         for name, buffer in self._buffers.known.items():
             if buffer.given:
@@ -306,14 +316,21 @@ class Workspace:
             self._launch_steps(code, record)
             return
         arrays = [self.arrays[name] for name in self._given(code)]
-        key = (code.region.name, self.length, record, *(id(array) for array in arrays))
-        if key not in self._graphs:
-            if len(self._graphs) >= GRAPHS:
-                del self._graphs[next(iter(self._graphs))]
-            # The arrays are kept with it: what they are known by must not be another's.
+        places = (self.runtime.address(array) for array in arrays)
+        key = (code.region.name, self.length, record, *places)
+        if key in self._graphs:
+            graph, _ = self._graphs[key] = self._graphs.pop(key)  # now the youngest
+            graph()
+        elif key not in self._met:  # windows of every length come once: not worth a recording
+            self._met[key] = None
+            _shorten(self._met, 16 * GRAPHS)
+            self._launch_steps(code, record)
+        else:
             graph = self.runtime.recorded(lambda: self._launch_steps(code, record))
+            # The arrays are kept with it, so that what lies there does not become another's.
             self._graphs[key] = graph, arrays
-        self._graphs[key][0]()
+            _shorten(self._graphs, GRAPHS)
+            graph()
 
     def _given(self, code: RegionCode) -> list[str]:
         """The arrays of the caller that a region reads or writes."""
@@ -419,3 +436,9 @@ class Workspace:
                 self.kernel.precision,
             )
             start += width
+
+
+def _shorten(entries: dict[Any, Any], most: int) -> None:
+    """Forget the oldest of too many entries."""
+    while len(entries) > most:
+        del entries[next(iter(entries))]

@@ -3,20 +3,20 @@
 #define RNN_EACH(i, n)                                                                           \
     for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < n; i += (long)gridDim.x * blockDim.x)
 
-extern "C" __global__ void __launch_bounds__(256) rnn_add(int n, const real *a, const real *b, real *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_add(int n, const real *a, const real *b, real *out) {
     RNN_EACH(i, n) out[i] = a[i] + b[i];
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_multiply(int n, const real *a, const real *b, real *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_multiply(int n, const real *a, const real *b, real *out) {
     RNN_EACH(i, n) out[i] = a[i] * b[i];
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_add_vector(int n, int width, real *rows, const real *vector) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_add_vector(int n, int width, real *rows, const real *vector) {
     RNN_EACH(i, n) rows[i] += vector[i % width];
 }
 
 /* A block has 32 columns and 8 rows at a time of one part of the rows. */
-extern "C" __global__ void __launch_bounds__(256) rnn_sum_rows(int n, int width, int parts, const real *rows, real *partial) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_sum_rows(int n, int width, int parts, const real *rows, real *partial) {
     RNN_SHARED;
     real *const shared = (real *)rnn_shared;
     const int lane = threadIdx.x / 32;
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256) rnn_sum_rows(int n, int width,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_sum_rows_end(int width, int parts, const real *partial, real *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_sum_rows_end(int width, int parts, const real *partial, real *out) {
     const long u = blockIdx.x * (long)blockDim.x + threadIdx.x;
     if (u >= width) return;
     real total = 0;
@@ -43,13 +43,13 @@ extern "C" __global__ void __launch_bounds__(256) rnn_sum_rows_end(int width, in
     out[u] = total;
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_take_rows(int width, const real *table, const int64_t *numbers, real *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_take_rows(int width, const real *table, const int64_t *numbers, real *out) {
     const real *const row = table + numbers[blockIdx.x] * width;
     for (int u = threadIdx.x; u < width; u += blockDim.x) out[(long)blockIdx.x * width + u] = row[u];
 }
 
 /* The block of the first row with a number adds up all rows with it, in their order. */
-extern "C" __global__ void __launch_bounds__(256) rnn_add_rows(int n, int width, real *target, const int64_t *numbers, const real *values) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_add_rows(int n, int width, real *target, const int64_t *numbers, const real *values) {
     RNN_SHARED;
     int *const found = (int *)rnn_shared; /* of 256 rows: which have the number, and the sum */
     const int64_t mine = numbers[blockIdx.x];
@@ -96,11 +96,11 @@ RNN_DEVICE void rnn_copy(int T_, int B, int width, int turned, int add, const T 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_copy_columns(int T_, int B, int width, int turned, int add, int first, int from, int start, int to, const real *source, real *target) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_copy_columns(int T_, int B, int width, int turned, int add, int first, int from, int start, int to, const real *source, real *target) {
     rnn_copy<real>(T_, B, width, turned, add, source, first, from, target, start, to);
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_copy_bytes(int T_, int B, int width, int turned, int add, int first, int from, int start, int to, const unsigned char *source, unsigned char *target) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_copy_bytes(int T_, int B, int width, int turned, int add, int first, int from, int start, int to, const unsigned char *source, unsigned char *target) {
     rnn_copy<unsigned char>(T_, B, width, turned, add, source, first, from, target, start, to);
 }
 
@@ -131,11 +131,11 @@ RNN_DEVICE float rnn_draw(const rnn_u64 *state, long i) {
     return (float)(bits >> 8) * (1.0f / 16777216.0f);
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_dropped(int n, double p, double factor, const rnn_u64 *state, real *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_dropped(int n, double p, double factor, const rnn_u64 *state, real *out) {
     RNN_EACH(i, n) out[i] = rnn_draw(state, i) >= (float)p ? (real)factor : (real)0;
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_chosen(int n, double p, const rnn_u64 *state, unsigned char *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_chosen(int n, double p, const rnn_u64 *state, unsigned char *out) {
     RNN_EACH(i, n) out[i] = rnn_draw(state, i) < (float)p;
 }
 
@@ -151,7 +151,7 @@ RNN_DEVICE double rnn_block_total(double value, double *shared) {
     return shared[0];
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_total(int n, const real *rows, const unsigned char *counts, double *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_total(int n, const real *rows, const unsigned char *counts, double *out) {
     RNN_SHARED;
     double sum = 0;
     for (long i = threadIdx.x; i < n; i += blockDim.x)
@@ -160,13 +160,13 @@ extern "C" __global__ void __launch_bounds__(256) rnn_total(int n, const real *r
     if (threadIdx.x == 0) out[0] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_mask_rows(int width, const unsigned char *counts, real *rows) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_mask_rows(int width, const unsigned char *counts, real *rows) {
     if (counts[blockIdx.x]) return;
     for (int u = threadIdx.x; u < width; u += blockDim.x) rows[(long)blockIdx.x * width + u] = 0;
 }
 
 /* 1 where a row is largest at its target, and there first. */
-extern "C" __global__ void __launch_bounds__(256) rnn_correct(int width, const real *output, const int64_t *target, real *out) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_correct(int width, const real *output, const int64_t *target, real *out) {
     RNN_SHARED;
     real *const best = (real *)rnn_shared;
     int *const where = (int *)(best + blockDim.x);
@@ -188,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(256) rnn_correct(int width, const r
     if (k == 0) out[blockIdx.x] = where[0] == target[blockIdx.x];
 }
 
-extern "C" __global__ void __launch_bounds__(256) rnn_norm(int n, const real *values, double *partial) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_norm(int n, const real *values, double *partial) {
     RNN_SHARED;
     double sum = 0;
     RNN_EACH(i, n) sum += (double)values[i] * values[i];
@@ -198,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(256) rnn_norm(int n, const real *va
 
 /* The norm after scaling, and the scale, which is less where the norm would be above most (most < 0:
  * never); NaN where the norm is no finite number. */
-extern "C" __global__ void __launch_bounds__(256) rnn_norm_end(int parts, double scale, double most, const double *partial, double *norm, real *factor) {
+extern "C" __global__ void __launch_bounds__(256, 1) rnn_norm_end(int parts, double scale, double most, const double *partial, double *norm, real *factor) {
     RNN_SHARED;
     double sum = 0;
     for (int i = threadIdx.x; i < parts; i += blockDim.x) sum += partial[i];

@@ -48,7 +48,16 @@ class CUDARows(RowKernel):
         else:
             text = self._by_threads(needed, results)
         self.source = f"{header(dtype, 'full')}\n{text}"
-        self._function = runtime.load(self.source).function("rows")
+        self._program = runtime.load(self.source)
+        self._function = self._program.function("rows")
+
+    @property
+    def checked(self) -> bool:  # type: ignore[override]
+        """Whether this very program has passed its self-check on this GPU before."""
+        return self._program.checked
+
+    def mark_checked(self) -> None:
+        self._program.mark_checked()
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
         return [(start, stop)]
@@ -138,7 +147,7 @@ class CUDARows(RowKernel):
         numbers = [f"double s{k}" for k in range(len(self._scalars.symbols))]
         arrays = [f"real *a{k}, int n{k}" for k in range(len(names))]
         return "\n".join([
-            f'extern "C" __global__ void __launch_bounds__({THREADS}) '
+            f'extern "C" __global__ void __launch_bounds__({THREADS}, 1) '
             f"rows({', '.join(['int count', *numbers, *arrays])}) {{",
             "    for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < count;",
             "         i += (long)gridDim.x * blockDim.x) {",

@@ -57,7 +57,16 @@ class Launch:
 
 
 class Program(ABC):
-    """CUDA text, compiled and loaded."""
+    """CUDA text, compiled and loaded.
+
+    Attributes:
+        checked: whether it has passed its self-check on this machine before.
+    """
+
+    checked: bool = False
+
+    def mark_checked(self) -> None:
+        """It has passed its self-check; remember that if it is kept from run to run."""
 
     @abstractmethod
     def function(self, name: str, shared: int = 0) -> Any:
@@ -91,6 +100,10 @@ class Runtime(ABC):
         """A copy of a device's array on the host; waits for what computes it."""
 
     @abstractmethod
+    def address(self, array: Array) -> int:
+        """Where an array's first element lies."""
+
+    @abstractmethod
     def is_mine(self, array: Any) -> bool:
         """Whether an array lies on this device."""
 
@@ -108,7 +121,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def launch(self, launch: Launch) -> None:
-        """Start a kernel, in the stream."""
+        """Start a kernel, in the stream; a grid has at least one block."""
 
     @abstractmethod
     def product(self, a: Matrix, b: Matrix, out: Matrix, precision: str, add: bool = False) -> None:
@@ -121,8 +134,9 @@ class Runtime(ABC):
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
         """Launches recorded once, to be started together (a CUDA graph).
 
-        ``work`` makes launches and clears alone. It may be called now (their results do not count)
-        or each time.
+        ``work`` makes launches and clears alone; it is called now, when nothing of it is computed
+        yet, or each time. Its arrays have to be kept by the caller, and meanwhile no other thread
+        may launch.
         """
 
     @abstractmethod

@@ -492,7 +492,7 @@ def kernel_text(
     given = [arguments] if arguments else []
     signature = ", ".join([*given, *(f"void *p{k}" for k in numbers)])
     text = (
-        f'extern "C" __global__ void __launch_bounds__({threads}) {name}({signature}) {{\n'
+        f'extern "C" __global__ void __launch_bounds__({threads}, 1) {name}({signature}) {{\n'
         f"{inner}\n}}\n"
     )
     return text, tuple(numbers)

@@ -161,10 +161,23 @@ def test_a_window_gives_the_same_bits_again() -> None:
 
 
 def test_steps_are_one_graph() -> None:
-    """A window's steps are recorded once and replayed; one without products is one launch."""
-    lstm = case_of(kernel().build(make_plan(CELLS["lstm"], 5, 31), "float32"), (9, 3), 0, "float32")
-    lstm.forward()
-    assert len(lstm.workspace._graphs) == 1
+    """A window's steps are recorded when they come again; without products they are one launch."""
+    built = kernel().build(make_plan(CELLS["lstm"], 5, 31), "float32")
+    lstm, d_output = case_of(built, (9, 3), 0, "float32"), RUNTIME.put(np.ones((9, 3, 31), "f4"))
+    gradients = {n: RUNTIME.put(a) for n, a in lstm.parameters.items()}
+    arrays = [
+        {n: RUNTIME.put(a) for n, a in lstm.parameters.items()},
+        RUNTIME.put(lstm.x),
+        {n: RUNTIME.put(a) for n, a in lstm.states.items()},
+        {},
+    ]
+    outputs = []
+    for graphs in (0, 2, 2):
+        y = built.forward(lstm.workspace, *arrays)
+        built.backward(lstm.workspace, d_output, {}, gradients)
+        outputs.append((RUNTIME.get(y).tobytes(), RUNTIME.get(gradients["W.h"]).tobytes()))
+        assert len(lstm.workspace._graphs) == graphs
+    assert outputs[0] == outputs[1] == outputs[2]
     plan = make_plan(CELLS["indrnn"], 5, 31)
     indrnn = case_of(kernel().build(plan, "float32"), (90, 3), 0, "float32")
     before = RUNTIME.launches

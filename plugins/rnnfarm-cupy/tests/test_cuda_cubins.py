@@ -1,0 +1,86 @@
+"""All kernels of all built-in parts are compiled for GPUs that are not here."""
+
+from __future__ import annotations
+
+import pytest
+from rnnfarm_cupy.compiler import compile_cubin, missing_compiler
+from rnnfarm_cupy.device import CUDADevice
+from rnnfarm_cupy.kernel import CUDAKernel, write
+from rnnfarm_cupy.runtime import Program, Runtime
+
+from rnnfarm.equations.plan import make_plan
+from rnnfarm.kernels.case import variants
+from rnnfarm.kernels.choose import KernelChoice
+from rnnfarm.nn.loss import LossFunction
+from rnnfarm.plugins import Registry
+from rnnfarm.training.optimizer import OptimizerPass
+
+pytestmark = pytest.mark.skipif(missing_compiler() is not None, reason=str(missing_compiler()))
+REGISTRY = Registry.load()
+ARCHES = ("sm_80", "sm_90")
+
+
+def compiled(source: str) -> None:
+    """No kernel keeps registers in memory."""
+    for arch in ARCHES:
+        found = compile_cubin(source, arch)
+        assert found.kernels
+        for figures in found.kernels:
+            print(arch, figures)
+            assert figures.spill_bytes == 0, (arch, figures)
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("cells"))
+@pytest.mark.parametrize("precision", ["full", "tf32", "bf16", "float64"])
+def test_cells(name: str, precision: str) -> None:
+    """At a width that fills tiles, with all that a plan may have."""
+    settings = {"projection": 128} if name == "lstm_projection" else {}
+    cell = REGISTRY.get("cells", name)(**settings)
+    plan = make_plan(cell, 256, 512, variants(cell.states)["all"])
+    dtype, precision = ("float64", "full") if precision == "float64" else ("float32", precision)
+    compiled(write(plan, dtype, precision)[2].source())
+
+
+class Collecting(Runtime):
+    """Takes sources, and computes nothing."""
+
+    name, shared_limit, multiprocessors = "none", 99 << 10, 4
+
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+
+    def load(self, source: str) -> Program:
+        self.sources.append(source)
+        return Named()
+
+    def is_mine(self, array: object) -> bool:
+        return False
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        raise AssertionError("nothing is computed here")
+
+    empty = put = get = address = copy = clear = launch = product = recorded = _nothing  # type: ignore[assignment]
+    late = sender = synchronize = elapsed = _nothing  # type: ignore[assignment]
+
+
+class Named(Program):
+    def function(self, name: str, shared: int = 0) -> str:
+        return name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_losses_optimizers_and_the_library(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where nothing is computed, nothing can be checked.
+    monkeypatch.setattr("rnnfarm.kernels.choose.rows_check", lambda *_: None)
+    runtime = Collecting()
+    choice = KernelChoice({"cuda": CUDAKernel(runtime)}, device="cuda", dtype=dtype)
+    for name in REGISTRY.names("losses"):
+        loss = REGISTRY.get("losses", name)()
+        LossFunction(loss, loss.outputs(300), 300, dtype, choice)
+    for name in REGISTRY.names("optimizers"):
+        optimizer = REGISTRY.get("optimizers", name)(weight_decay=0.1)
+        OptimizerPass(optimizer, [(0, 8, True), (8, 9, False)], dtype, choice=choice, bound=1.0)
+    assert CUDADevice(runtime)._programs
+    assert len(runtime.sources) > 20
+    for source in dict.fromkeys(runtime.sources):
+        compiled(source)
