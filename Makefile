@@ -1,7 +1,7 @@
 # make quickstart   train a small language model on Python's own sources, and let it write
 # make test         every test that can run on this machine
 # make check        formatting, lint, types
-# make bench        the benchmarks, each printing JSON
+# make bench        the benchmarks, each printing JSON; those of what is not here are left out
 # make clean        remove what these targets made
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter of .venv; any from 3.11 on will do.
@@ -51,7 +51,7 @@ check: .venv/.dev
 	$(BIN)/mypy $(dir $(wildcard plugins/*/*/__init__.py))
 
 bench: .venv/.dev
-	@for script in benchmarks/*.py; do echo "$$script" >&2; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do echo "$$script" >&2; $(BIN)/python $$script || [ $$? -eq 4 ] || exit 1; done
 
 clean:
 	rm -rf .venv runs/quickstart data/python-source

@@ -67,6 +67,7 @@ class Program(ABC):
 
     def mark_checked(self) -> None:
         """It has passed its self-check; remember that if it is kept from run to run."""
+        self.checked = True
 
     @abstractmethod
     def function(self, name: str, shared: int = 0) -> Any:
