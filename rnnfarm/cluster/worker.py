@@ -150,7 +150,9 @@ class Worker:
         """
         registry = Registry.load(blocked)
         self.job = job = read_job(_moved(raw, moved), registry)
-        if job.training.device == "cpu":
+        device, gpus = job.training.device, job.cluster.gpus
+        if device == "cpu" or not (gpus or device == "cuda"):
+            # Ray has given this worker no GPU: those of the node are others'.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         _set_niceness(job.cluster.niceness)
         self.limits = threadpool_limits(job.training.blas_threads)

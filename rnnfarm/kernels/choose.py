@@ -66,8 +66,10 @@ class KernelChoice:
     def where(self) -> Device:
         """Where all arrays lie: a GPU where one is asked for, or is there and nothing forbids it.
 
-        DeviceError where a device is asked for that is not there.
+        DeviceError where a device is asked for that is not there, JobError for a kernel that there
+        is not.
         """
+        self._check_wanted()
         if self.device == "cpu":
             return HOST
         reasons = []
@@ -81,7 +83,7 @@ class KernelChoice:
             if missing is None:
                 return kernel.in_precision(self.precision).device()
             reasons.append(f"{name}: {missing}")
-        if self.device == "auto" and self.wanted not in self.kernels:
+        if self.device == "auto" and self.wanted == "auto":
             return HOST
         wanted = f"training.device = {self.device!r}"
         if self.wanted != "auto":
@@ -94,11 +96,7 @@ class KernelChoice:
 
         Raises JobError for a kernel that there is not, DeviceError where none can run the plan.
         """
-        if self.wanted != "auto" and self.wanted not in self.kernels:
-            raise JobError(
-                f"training.kernel: there is no kernel {self.wanted!r}; "
-                + suggestion(self.wanted, [*self.kernels, "auto"])
-            )
+        self._check_wanted()
         reasons = []
         for name, kernel in self._candidates():
             try:
@@ -147,6 +145,13 @@ class KernelChoice:
                 return built
             self._report(kernel_name, name, str(fault))
         return reference if self.where is HOST else ThroughHost(reference, self.where)
+
+    def _check_wanted(self) -> None:
+        if self.wanted != "auto" and self.wanted not in self.kernels:
+            raise JobError(
+                f"training.kernel: there is no kernel {self.wanted!r}; "
+                + suggestion(self.wanted, [*self.kernels, "auto"])
+            )
 
     def _preferred(self) -> Iterator[tuple[str, Kernel]]:
         """The kernels to try, the most preferred first."""

@@ -77,11 +77,13 @@ def evaluate_lanes(
     share_threads([made[number] for number in mine], threads)
 
     def run(number: int) -> tuple[Node, Sums]:
-        total = Sums(0.0, 0)
+        total = last = Sums(0.0, 0)
         for step in steps:
             tick()
-            total = add_sums(total, made[number].evaluate(windows, step, parameters, seed))
-        return (number, number + 1), total
+            sums = made[number].evaluate(windows, step, parameters, seed)
+            # A device computes the next window while the last one's figures are waited for.
+            total, last = add_sums(total, last.settled()), sums
+        return (number, number + 1), add_sums(total, last.settled())
 
     return dict((executor.map if executor else map)(run, mine))
 

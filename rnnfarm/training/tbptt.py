@@ -40,6 +40,10 @@ class Sums:
     correct: Any = 0
     gradient: Any = None
 
+    def settled(self) -> Sums:
+        """The same, with figures that are there."""
+        return Sums(float(self.loss), self.count, int(float(self.correct)), self.gradient)
+
 
 def add_sums(left: Sums, right: Sums, device: Device = HOST) -> Sums:
     """The sum of two; adds the gradients into the left one's array."""

@@ -44,6 +44,8 @@ COMPUTE_32F, COMPUTE_64F, COMPUTE_32F_FAST_TF32 = 68, 70, 77
 OP_N, OP_T, GEMM_DEFAULT = 0, 1, -1
 #: From CUDA's driver_types.h: cudaErrorInsufficientDriver, cudaErrorNoDevice.
 INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100
+#: cudaDevAttrComputeCapabilityMajor, and the first that has asynchronous copies and bfloat16.
+MAJOR, OLDEST = 75, 8
 
 #: Rows of float32, ``stride`` apart, rounded to nearest even; NaN stays one.
 BF16 = r"""
@@ -77,6 +79,11 @@ def missing_gpu() -> str | None:
         return _none_visible()
     if problem is not None:
         return problem
+    if (major := int(runtime.deviceGetAttribute(MAJOR, 0))) < OLDEST:
+        return (
+            f"the GPU is too old: its compute capability is {major}.x, and the kernels need "
+            f"{OLDEST}.0 or more (Ampere and later)"
+        )
     try:
         _cublas()
     except (ImportError, RuntimeError) as error:

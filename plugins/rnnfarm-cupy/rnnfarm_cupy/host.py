@@ -80,15 +80,17 @@ class HostProgram(Program):
         found = getattr(self._library, f"{name}_launch")
         found.restype = ctypes.c_char_p
         found.argtypes = [
-            ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+            ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_int,
             ctypes.POINTER(ctypes.c_void_p),
         ]  # fmt: skip
 
-        def run(grid: tuple[int, int], block: int, bytes_shared: int, table: Any) -> None:
+        def run(
+            grid: tuple[int, int], block: int, bytes_shared: int, backwards: bool, table: Any
+        ) -> None:
             if bytes_shared > max(shared, 48 << 10):
                 raise AssertionError(f"{name} takes more shared memory than it was prepared for")
             with self._lock:
-                fault = found(*grid, block, bytes_shared, table)
+                fault = found(*grid, block, bytes_shared, backwards, table)
             if fault:
                 raise AssertionError(f"{name}: {fault.decode()}")
 
@@ -101,14 +103,19 @@ _loading = threading.Lock()
 
 
 class HostRuntime(Runtime):
-    """A CPU that runs CUDA."""
+    """A CPU that runs CUDA.
+
+    Attributes:
+        backwards: whether blocks and threads run from the last to the first; no bit may change.
+        launches: how many kernels were started, by themselves or in a recording.
+    """
 
     name = "the host's stand-in for a GPU"
     shared_limit = 99 << 10
     multiprocessors = 4
 
-    def __init__(self) -> None:
-        #: How many kernels were started, by themselves or in a recording.
+    def __init__(self, backwards: bool = False) -> None:
+        self.backwards = backwards
         self.launches = 0
         self._recording: list[Callable[[], None]] | None = None
 
@@ -178,7 +185,7 @@ class HostRuntime(Runtime):
             else:
                 raise TypeError(f"a kernel takes no {type(argument).__name__}")
         table = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        launch.function(launch.grid, launch.block, launch.shared, table)
+        launch.function(launch.grid, launch.block, launch.shared, self.backwards, table)
 
     def product(self, a: Matrix, b: Matrix, out: Matrix, precision: str, add: bool = False) -> None:
         self._not_recorded()

@@ -33,9 +33,8 @@ static struct {
     void **arguments;
     int state[RNN_MOST];
     jmp_buf fiber[RNN_MOST], scheduler;
-    ucontext_t home;
-    int made;
-    const char *fault;
+    void *stack[RNN_MOST];
+    int made[RNN_MOST];
     /* What the lanes of a warp give to a matrix instruction. */
     unsigned left[RNN_MOST][4], right[RNN_MOST][2];
 } rnn_block;
@@ -59,14 +58,15 @@ static void rnn_fiber() {
 static void rnn_resume(int thread) {
     threadIdx.x = thread;
     if (_setjmp(rnn_block.scheduler)) return;
-    if (thread < rnn_block.made) _longjmp(rnn_block.fiber[thread], 1);
+    if (rnn_block.made[thread]) _longjmp(rnn_block.fiber[thread], 1);
     ucontext_t start;
     getcontext(&start);
-    start.uc_stack.ss_sp = malloc(RNN_STACK);
+    if (!rnn_block.stack[thread]) rnn_block.stack[thread] = malloc(RNN_STACK);
+    start.uc_stack.ss_sp = rnn_block.stack[thread];
     start.uc_stack.ss_size = RNN_STACK;
     start.uc_link = 0;
     makecontext(&start, rnn_fiber, 0);
-    rnn_block.made = thread + 1;
+    rnn_block.made[thread] = 1;
     setcontext(&start);
 }
 
@@ -93,38 +93,47 @@ static int rnn_release(int threads) {
 }
 
 /* Runs one block; 0 where its threads wait at different barriers, or some have ended. */
-static int rnn_run_block(int threads) {
+static int rnn_run_block(int threads, int backwards) {
     for (int k = 0; k < threads; ++k) rnn_block.state[k] = RNN_RUNS;
     for (;;) {
         int done = 0;
-        for (int k = 0; k < threads; ++k) {
+        for (int i = 0; i < threads; ++i) {
+            const int k = backwards ? threads - 1 - i : i;
             if (rnn_block.state[k] == RNN_RUNS) rnn_resume(k);
             done += rnn_block.state[k] == RNN_DONE;
         }
         if (done == threads) return 1;
-        if (!rnn_release(threads)) return 0;
+        if (rnn_release(threads)) continue;
+        /* Those that wait are given up: they begin anew. */
+        for (int k = 0; k < threads; ++k) rnn_block.made[k] = rnn_block.state[k] == RNN_DONE;
+        return 0;
     }
 }
 
+/* backwards: blocks and threads run from the last to the first. What depends on their order, as
+ * where a barrier is missing, then gives something else. */
 static const char *rnn_launch(void (*call)(void **), int gx, int gy, int threads, long shared,
-                              void **arguments) {
+                              int backwards, void **arguments) {
     if (threads < 1 || threads > RNN_MOST) return "a block has from 1 to 1024 threads";
     /* Beyond the end lies a pattern that no kernel may touch. */
-    const long guard = 64;
+    const long guard = 4096;
     rnn_block.shared = (unsigned char *)aligned_alloc(64, (shared + guard + 63) / 64 * 64);
     rnn_block.call = call;
     rnn_block.arguments = arguments;
     blockDim.x = threads, blockDim.y = 1;
     gridDim.x = gx, gridDim.y = gy;
     const char *fault = 0;
-    for (blockIdx.y = 0; blockIdx.y < gy && !fault; ++blockIdx.y)
-        for (blockIdx.x = 0; blockIdx.x < gx && !fault; ++blockIdx.x) {
+    memset(rnn_block.shared + shared, 0xff, guard);
+    for (int y = 0; y < gy && !fault; ++y)
+        for (int x = 0; x < gx && !fault; ++x) {
+            blockIdx.x = backwards ? gx - 1 - x : x;
+            blockIdx.y = backwards ? gy - 1 - y : y;
             /* Shared memory starts with arbitrary contents: here with NaN. */
-            memset(rnn_block.shared, 0xff, shared + guard);
-            if (!rnn_run_block(threads)) fault = "threads of a block wait at different barriers";
-            for (long k = 0; k < guard; ++k)
-                if (rnn_block.shared[shared + k] != 0xff) fault = "shared memory ends too soon";
+            memset(rnn_block.shared, 0xff, shared);
+            if (!rnn_run_block(threads, backwards)) fault = "threads of a block wait at different barriers";
         }
+    for (long k = 0; k < guard; ++k)
+        if (rnn_block.shared[shared + k] != 0xff) fault = "shared memory ends too soon";
     free(rnn_block.shared);
     return fault;
 }
@@ -147,8 +156,9 @@ static void rnn_apply(void (*kernel)(A...), void **arguments) {
 
 #define RNN_KERNEL(name)                                                                        \
     static void name##_call(void **arguments) { rnn_apply(name, arguments); }                   \
-    extern "C" const char *name##_launch(int gx, int gy, int threads, long shared, void **a) {  \
-        return rnn_launch(name##_call, gx, gy, threads, shared, a);                             \
+    extern "C" const char *name##_launch(int gx, int gy, int threads, long shared, int order,   \
+                                         void **a) {                                            \
+        return rnn_launch(name##_call, gx, gy, threads, shared, order, a);                      \
     }
 
 /* ---- What device.cuh has ---- */

@@ -192,6 +192,7 @@ def pretend(
     driver: int = 13000,
     nvrtc: Exception | None = None,
     cublas: bool = True,
+    major: int = 9,
 ) -> None:
     """Make CuPy one that finds so much."""
 
@@ -209,6 +210,7 @@ def pretend(
         runtime=SimpleNamespace(
             CUDARuntimeError=FakeError,
             getDeviceCount=count,
+            deviceGetAttribute=lambda attribute, device: major,
             driverGetVersion=lambda: driver,
             runtimeGetVersion=lambda: 13020,
         ),
@@ -234,6 +236,7 @@ def pretend(
         ({"devices": FakeError("old", 35), "driver": 11080}, r"serves CUDA 11\.8.*newer driver$"),
         ({"devices": FakeError("none", 100)}, "finds no GPU"),
         ({"devices": 0}, "finds no GPU"),
+        ({"major": 7}, r"compute capability is 7\.x"),
         ({"devices": FakeError("cudaErrorUnknown: unknown", 999)}, "unknown.*nvidia-smi"),
         ({"nvrtc": RuntimeError("no libnvrtc\nat all")}, r"NVRTC.*\(no libnvrtc\).*cuda13"),
         ({"cublas": False}, r"cuBLAS.*libcublasLt.*cuda13"),

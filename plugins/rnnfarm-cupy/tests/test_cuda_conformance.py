@@ -160,6 +160,19 @@ def test_a_window_gives_the_same_bits_again() -> None:
     assert case_of(built, (9, 21), 0, "float32").results() == first
 
 
+@pytest.mark.parametrize("precision", ["full", "bf16"])
+@pytest.mark.parametrize("name", CELLS)
+def test_no_bit_depends_on_the_order_of_threads(name: str, precision: str) -> None:
+    """Where a barrier were missing, one order would see what another does not."""
+    options = variants(CELLS[name].states)["all"]
+    results = []
+    for backwards in (False, True):
+        made = CUDAKernel(HostRuntime(backwards), precision)
+        built = made.build(make_plan(CELLS[name], 70, 130, options), "float32")
+        results.append(case_of(built, (3, 37), 0, "float32").results())
+    assert results[0] == results[1]
+
+
 def test_steps_are_one_graph() -> None:
     """A window's steps are recorded when they come again; without products they are one launch."""
     built = kernel().build(make_plan(CELLS["lstm"], 5, 31), "float32")
