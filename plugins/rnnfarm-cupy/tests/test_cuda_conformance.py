@@ -14,6 +14,7 @@ from rnnfarm_cupy.kernel import CUDAKernel
 from rnnfarm_example.cells import CoRNN, LiGRU
 
 from rnnfarm.builtin import cells
+from rnnfarm.equations.language import affine, sigmoid, tanh
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import make_plan
 from rnnfarm.kernels.case import Case, case_of, disagreement, variants
@@ -113,6 +114,21 @@ def test_every_cell_with_rounded_operands(name: str, precision: str) -> None:
     """Without those whose slope jumps: a rounded state falls on the other side of it."""
     cell = CELLS[name]
     compare(cell, variants(cell.states)["all"], 33, 70, [(3, 19), (5, 70)], "float32", precision)
+
+
+class Direct(Cell):
+    """The input goes to one gate as it is: its gradient is a part of the gates'."""
+
+    states = ("h",)
+
+    def step(self, x: Any, h: Any) -> Any:
+        a, b, c = affine(h, gates="abc")
+        return sigmoid(a) * tanh(b + x) + c
+
+
+@pytest.mark.parametrize("kind", ["plain", "all"])
+def test_an_input_that_goes_to_one_gate(kind: str) -> None:
+    compare(Direct(), variants(("h",))[kind], 17, 17, [(5, 3), (1, 33)])
 
 
 @pytest.mark.parametrize("part", range(10))
