@@ -41,9 +41,8 @@ quickstart: .venv/.core
 	@echo '  rnnfarm explain lstm                          its equations and their gradient'
 	@echo '  rnnfarm new-plugin my-cells                   a cell of your own (see README.md)'
 
-# Three processes on any machine: one of them waits for Ray most of the time.
 test: .venv/.dev
-	$(BIN)/python -m pytest -q --numprocesses 3 --dist loadgroup
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
