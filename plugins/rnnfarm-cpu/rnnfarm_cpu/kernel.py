@@ -14,12 +14,13 @@ from rnnfarm.equations.memory import Buffer, Location
 from rnnfarm.equations.plan import Plan
 from rnnfarm.equations.regions import Action, Product, Program, Region, WeightGradient
 from rnnfarm.errors import DeviceError
+from rnnfarm.kernels.fused_rows import can_be_fused
 from rnnfarm.kernels.interface import Array, Kernel, RowKernel, WindowKernel
 from rnnfarm_cpu.compiled import Compiled
 from rnnfarm_cpu.compiler import NO_COMPILER, find_compiler
 from rnnfarm_cpu.parts import Operands, parts
 from rnnfarm_cpu.processor import this_target
-from rnnfarm_cpu.rows import CPURows, supported
+from rnnfarm_cpu.rows import CPURows
 from rnnfarm_cpu.source import SIZES, SourceWriter
 from rnnfarm_cpu.team import team
 from rnnfarm_cpu.tiles import Tiling
@@ -57,7 +58,7 @@ class CPUKernel(Kernel):
     ) -> RowKernel | None:
         if dtype not in SIZES or self.missing() is not None:
             return None
-        if not supported(results, integers, dtype):
+        if not can_be_fused(results, integers, dtype):
             return None
         return CPURows(name, results, dtype, scalars, integers)
 

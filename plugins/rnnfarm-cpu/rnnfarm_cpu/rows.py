@@ -9,9 +9,8 @@ import numpy as np
 
 from rnnfarm.equations.emit import c_expression
 from rnnfarm.equations.graph import Symbol, ancestors, is_condition, ordered
-from rnnfarm.equations.memory import Buffer, Buffers, Location
-from rnnfarm.equations.schedule import Memory, Schedule
-from rnnfarm.equations.segments import ACROSS_UNITS, Segment, Segments
+from rnnfarm.equations.memory import Buffer, Buffers
+from rnnfarm.kernels.fused_rows import row_schedule
 from rnnfarm.kernels.interface import Array, RowKernel
 from rnnfarm.kernels.rows import ScalarProgram
 from rnnfarm_cpu.compiled import Compiled
@@ -92,31 +91,7 @@ class CPURows(Compiled, RowKernel):
     # -- rows of many units -------------------------------------------------------------------
 
     def _by_rows(self, results: Mapping[str, Symbol], lanes: int) -> str:
-        symbols = next(iter(results.values())).graph.symbols
-        segments = Segments(symbols)
-        outputs = {
-            name: self.buffers.add(name, Buffer("rows", symbol.width, given=True))
-            for name, symbol in results.items()
-        }
-
-        def at_hand(segment: Segment) -> Location | None:
-            symbol = segment.symbol
-            if symbol in self._scalars.symbols:
-                return Location("scalars", self._scalars.symbols.index(symbol))
-            if symbol.op != "input":
-                return None
-            name = symbol.attribute
-            if name not in outputs:
-                element = "int" if name in self._integers else "real"
-                self.buffers.add(name, Buffer("rows", symbol.width, element, given=True))
-            return Location(name, segment.start)
-
-        def vector(symbol: Symbol) -> tuple[Location, bool]:
-            raise AssertionError("a loss has no products")
-
-        schedule = Schedule(segments, Memory(at_hand, vector, self.buffers.scratch))
-        for name, symbol in results.items():
-            schedule.store_whole(symbol, Location(name))
+        schedule = row_schedule(results, self._scalars, self._integers, self.buffers)
         return rows_function("rows", schedule, schedule.passes(), self.buffers, lanes)
 
     # -- rows of one number -------------------------------------------------------------------
@@ -161,17 +136,3 @@ class CPURows(Compiled, RowKernel):
             "}",
             "",
         ])  # fmt: skip
-
-
-def supported(results: Mapping[str, Symbol], integers: Collection[str], dtype: str) -> bool:
-    """Whether the symbols can be compiled: truth values and whole numbers in lanes cannot."""
-    needed = ancestors(results.values())
-    if any(is_condition(symbol) for symbol in results.values()):
-        return False
-    wide = any(s.width > 1 for s in needed)
-    if any(s.op in ACROSS_UNITS for s in needed) and not wide:
-        return False
-    whole = {s for s in needed if s.op == "input" and s.attribute in integers}
-    # A class number has to be a number of the dtype.
-    largest = 1 << (24 if dtype == "float32" else 53)
-    return not whole or (wide and max(s.width for s in needed) <= largest)

@@ -6,37 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conformance_tools import CELLS, ODD, as_float64, tamed
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes
 from rnnfarm_cpu.compiler import find_compiler
 from rnnfarm_cpu.kernel import CPUKernel
-from rnnfarm_example.cells import CoRNN, LiGRU
 
-from rnnfarm.builtin import cells
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import make_plan
-from rnnfarm.kernels.case import Case, case_of, disagreement, variants
+from rnnfarm.kernels.case import case_of, disagreement, variants
 from rnnfarm.kernels.numpy import NumPyKernel
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler")
 
-ODD = (1, 2, 3, 5, 17, 31, 33, 100)
-CELLS: dict[str, Cell] = {
-    "elman": cells.Elman(),
-    "elman-relu": cells.Elman(activation="relu"),
-    "jordan": cells.Jordan(),
-    "lstm": cells.LSTM(),
-    "lstm-peephole": cells.LSTMPeephole(),
-    "lstm-projection": cells.LSTMProjection(projection=5),
-    "lstm-layer-norm": cells.LSTMLayerNorm(),
-    "gru": cells.GRU(),
-    "gru-reset-before": cells.GRUResetBefore(),
-    "mgu": cells.MGU(),
-    "indrnn": cells.IndRNN(),
-    "ligru": LiGRU(),
-    "cornn": CoRNN(),
-}
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
 
@@ -52,23 +35,6 @@ def compare(cell: Cell, options: Any, inputs: int, hidden: int, windows: Any, dt
         with np.errstate(all="ignore"):
             problem = disagreement(found.arrays(), expected.arrays(), TOLERANCE[dtype])
         assert problem is None, f"(T, B, I, H) = {(steps, rows, inputs, hidden)}: {problem}"
-
-
-def tamed(case: Case) -> Case:
-    """Weights so small that the states do not run away over a hundred steps."""
-    for name, array in case.parameters.items():
-        root = np.sqrt(len(array)) if array.ndim == 2 else 2.0
-        case.parameters[name] = array / array.dtype.type(root)
-    return case
-
-
-def as_float64(case: Case) -> Case:
-    for mapping in (case.parameters, case.states, case.extras, case.d_states):
-        for name, array in mapping.items():
-            if array.dtype != np.bool_:
-                mapping[name] = array.astype(np.float64)
-    case.x, case.d_output = case.x.astype(np.float64), case.d_output.astype(np.float64)
-    return case
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -13,9 +13,10 @@ import numpy as np
 from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
 from rnnfarm.equations.regions import Action, Product, Program, Region, WeightGradient
+from rnnfarm.kernels.fused_rows import can_be_fused
 from rnnfarm.kernels.interface import Array, Kernel, RowKernel, WindowKernel
 from rnnfarm_cupy.device import CUDADevice
-from rnnfarm_cupy.rows import CUDARows, supported
+from rnnfarm_cupy.rows import CUDARows
 from rnnfarm_cupy.runtime import PRECISIONS, Launch, Matrix, Runtime
 from rnnfarm_cupy.source import (
     SIZES,
@@ -83,7 +84,7 @@ class CUDAKernel(Kernel):
         scalars: Collection[str] = (),
         integers: Collection[str] = (),
     ) -> RowKernel | None:
-        if dtype not in SIZES or not supported(results, integers, dtype):
+        if dtype not in SIZES or not can_be_fused(results, integers, dtype):
             return None
         return CUDARows(name, results, dtype, scalars, integers, self.runtime)
 

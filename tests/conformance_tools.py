@@ -1,0 +1,44 @@
+"""What the kernels' tests of conformance share: cells, odd sizes, and numbers that stay tame."""
+
+from __future__ import annotations
+
+import numpy as np
+from rnnfarm_example.cells import CoRNN, LiGRU
+
+from rnnfarm.builtin import cells
+from rnnfarm.equations.parts import Cell
+from rnnfarm.kernels.case import Case
+
+ODD = (1, 2, 3, 5, 17, 31, 33, 100)
+CELLS: dict[str, Cell] = {
+    "elman": cells.Elman(),
+    "elman-relu": cells.Elman(activation="relu"),
+    "jordan": cells.Jordan(),
+    "lstm": cells.LSTM(),
+    "lstm-peephole": cells.LSTMPeephole(),
+    "lstm-projection": cells.LSTMProjection(projection=5),
+    "lstm-layer-norm": cells.LSTMLayerNorm(),
+    "gru": cells.GRU(),
+    "gru-reset-before": cells.GRUResetBefore(),
+    "mgu": cells.MGU(),
+    "indrnn": cells.IndRNN(),
+    "ligru": LiGRU(),
+    "cornn": CoRNN(),
+}
+
+
+def tamed(case: Case) -> Case:
+    """Weights so small that the states do not run away over a hundred steps."""
+    for name, array in case.parameters.items():
+        root = np.sqrt(len(array)) if array.ndim == 2 else 2.0
+        case.parameters[name] = array / array.dtype.type(root)
+    return case
+
+
+def as_float64(case: Case) -> Case:
+    for mapping in (case.parameters, case.states, case.extras, case.d_states):
+        for name, array in mapping.items():
+            if array.dtype != np.bool_:
+                mapping[name] = array.astype(np.float64)
+    case.x, case.d_output = case.x.astype(np.float64), case.d_output.astype(np.float64)
+    return case
