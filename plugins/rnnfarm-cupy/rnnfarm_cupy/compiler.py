@@ -29,8 +29,9 @@ from rnnfarm.errors import DeviceError
 log = logging.getLogger("rnnfarm")
 VARIABLE = "RNNFARM_CACHE"
 FORMAT = 1
-#: Contraction is NVRTC's default, as it is the CPU kernels'; ptxas's report is for the figures.
-FLAGS = ("-std=c++17", "-w", "--ptxas-options=-v")
+#: Without contraction kernels that compute the same give the same bits; ptxas's report is for the
+#: figures.
+FLAGS = ("-std=c++17", "-w", "--fmad=false", "--ptxas-options=-v")
 #: Lines of NVRTC's log in an error; later ones are mostly what the first led to.
 LINES = 8
 #: Programs that are kept at most, and the seconds for which each is kept at least.

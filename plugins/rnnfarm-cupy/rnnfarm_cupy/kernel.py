@@ -165,6 +165,8 @@ class CUDAWindowKernel(WindowKernel):
     def rows_of(self, code: StageCode, rows: int) -> int:
         """Rows of a stage's block: as many as are worth it and fit. No bit depends on it."""
         for many in (64, 32):
+            if many > code.most:
+                continue
             if rows > many // 2 and code.shared(many, self.word) <= self.runtime.shared_limit:
                 return many
         return 16

@@ -28,6 +28,18 @@ typedef bool mask;
 #define rnn_iota() 0
 #define rnn_first_lanes(v, n, rest) (v)
 
+/* a b + c of a product's sum. Nothing else is contracted: the compiler is told so, for kernels that
+ * compute the same are to give the same bits. */
+RNN_DEVICE real rnn_fma(real a, real b, real c) {
+#if defined(RNN_HOST)
+    return a * b + c;
+#elif RNN_DOUBLE
+    return fma(a, b, c);
+#else
+    return fmaf(a, b, c);
+#endif
+}
+
 RNN_DEVICE real rnn_splat(double x) { return (real)x; }
 RNN_DEVICE real rnn_where(bool m, real a, real b) { return m ? a : b; }
 RNN_DEVICE bool rnn_less(real a, real b) { return a < b; }

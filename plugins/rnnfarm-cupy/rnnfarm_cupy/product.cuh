@@ -1,9 +1,13 @@
 /* The products of a step: a few rows of a vector times packed weights, into a tile in shared memory,
  * from which the elementwise math of the stage goes on.
  *
- * A block has 128 threads for every 16 rows: four warps, each of which adds up a quarter of every
- * chunk of the inputs (a slice) for 16 rows and all columns of the tile. The four sums are added in
- * a fixed order. So a row's bits depend neither on the other rows nor on their number.
+ * The inputs are cut into steps of 8 words; step k belongs to the sum k % 8 (of RNN_SUMS). Each of
+ * the eight sums takes its steps in order, and they are added in pairs, and those in pairs. So a
+ * row's bits depend neither on the other rows nor on their number, and all kernels that keep to
+ * this give the same ones.
+ *
+ * A block has 128 threads for every 16 rows: four warps, each of which has two of the sums for 16
+ * rows and all columns of the tile.
  *
  * A word is what one lane of a matrix instruction takes: a real, a float rounded to TF32, or two
  * neighbouring inputs rounded to bf16. Packed weights are (tiles, words of inputs, columns), with
@@ -15,8 +19,10 @@ typedef real rnn_word;
 typedef unsigned rnn_word;
 #endif
 #define RNN_INPUTS (RNN_MODE == 2 ? 2 : 1) /* inputs of a word */
+#define RNN_STEP (8 * RNN_INPUTS)           /* inputs of a step: what a matrix instruction takes */
+#define RNN_SUMS 8
 #define RNN_CHUNK 64                       /* words of inputs that are in shared memory at a time */
-#define RNN_SLICES 4
+#define RNN_SLICES 4                       /* warps that share a chunk, each with two of its steps */
 #define RNN_ROW (RNN_CHUNK + 4)            /* words from row to row: no bank conflicts */
 #define RNN_STAGES (RNN_DOUBLE ? 2 : 3)    /* chunks of weights on their way */
 
@@ -35,58 +41,62 @@ RNN_DEVICE rnn_word rnn_round(real first, real second) {
 template <int C>
 struct rnn_sums {
 #if RNN_MODE == 0
-    real value[4][C];
+    real value[2][4][C];
 
     RNN_MEMBER void clear() {
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
+        for (int i = 0; i < 8; ++i)
 #pragma unroll
-            for (int j = 0; j < C; ++j) value[i][j] = 0;
+            for (int j = 0; j < C; ++j) value[i / 4][i % 4][j] = 0;
     }
 
     /* Lane l has rows l / 8 + 4 i and columns l % 8 + 8 j. */
     RNN_MEMBER void add(const rnn_word *a, const rnn_word *b, int columns, int lane) {
+#pragma unroll
+        for (int step = 0; step < 2; ++step)
 #pragma unroll 4
-        for (int k = 0; k < RNN_CHUNK / RNN_SLICES; ++k) {
-            real left[4], right[C];
+            for (int k = 8 * step; k < 8 * step + 8; ++k) {
+                real left[4], right[C];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) left[i] = a[(lane / 8 + 4 * i) * RNN_ROW + k];
+                for (int i = 0; i < 4; ++i) left[i] = a[(lane / 8 + 4 * i) * RNN_ROW + k];
 #pragma unroll
-            for (int j = 0; j < C; ++j) right[j] = b[k * columns + lane % 8 + 8 * j];
+                for (int j = 0; j < C; ++j) right[j] = b[k * columns + lane % 8 + 8 * j];
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
+                for (int i = 0; i < 4; ++i)
 #pragma unroll
-                for (int j = 0; j < C; ++j) value[i][j] += left[i] * right[j];
-        }
+                    for (int j = 0; j < C; ++j)
+                        value[step][i][j] = rnn_fma(left[i], right[j], value[step][i][j]);
+            }
     }
 
     RNN_MEMBER void store(real *z, int width, int lane) const {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
 #pragma unroll
-            for (int j = 0; j < C; ++j) z[(lane / 8 + 4 * i) * width + lane % 8 + 8 * j] = value[i][j];
+            for (int j = 0; j < C; ++j)
+                z[(lane / 8 + 4 * i) * width + lane % 8 + 8 * j] = value[0][i][j] + value[1][i][j];
     }
 #else
-    float value[C][4];
+    float value[2][C][4];
 
     RNN_MEMBER void clear() {
 #pragma unroll
-        for (int j = 0; j < C; ++j)
+        for (int j = 0; j < 2 * C; ++j)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) value[j][i] = 0;
+            for (int i = 0; i < 4; ++i) value[j / C][j % C][i] = 0;
     }
 
     /* Matrix instructions of 16 rows, 8 columns and 8 words of inputs. */
     RNN_MEMBER void add(const rnn_word *a, const rnn_word *b, int columns, int lane) {
 #pragma unroll
-        for (int k = 0; k < RNN_CHUNK / RNN_SLICES; k += 8) {
-            const rnn_word *const row = a + lane / 4 * RNN_ROW + k + lane % 4;
+        for (int step = 0; step < 2; ++step) {
+            const rnn_word *const row = a + lane / 4 * RNN_ROW + 8 * step + lane % 4;
             const rnn_word left[4] = {row[0], row[8 * RNN_ROW], row[4], row[8 * RNN_ROW + 4]};
 #pragma unroll
             for (int j = 0; j < C; ++j) {
-                const rnn_word *const column = b + (k + lane % 4) * columns + 8 * j + lane / 4;
+                const rnn_word *const column = b + (8 * step + lane % 4) * columns + 8 * j + lane / 4;
                 const rnn_word right[2] = {column[0], column[4 * columns]};
-                rnn_mma(value[j], left, right);
+                rnn_mma(value[step][j], left, right);
             }
         }
     }
@@ -96,7 +106,8 @@ struct rnn_sums {
         for (int j = 0; j < C; ++j)
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                z[(lane / 4 + i / 2 * 8) * width + 8 * j + lane % 4 * 2 + i % 2] = value[j][i];
+                z[(lane / 4 + i / 2 * 8) * width + 8 * j + lane % 4 * 2 + i % 2] =
+                    value[0][j][i] + value[1][j][i];
     }
 #endif
 };

@@ -20,7 +20,7 @@ SIZES = {"float32": 4, "float64": 8}
 #: Words of inputs in shared memory at a time, and from row to row; see product.cuh.
 CHUNK, ROW = 64, 68
 #: Columns that a warp adds up at most.
-COLUMNS = 64
+COLUMNS = 32
 #: Threads of a block that goes over packed weights or sums.
 THREADS = 256
 #: Sums over rows: the units and the rows that a block has, and the most blocks of rows.
@@ -80,12 +80,14 @@ class StageCode(Code):
         columns: of the tile in shared memory.
         widest: columns of the widest product.
         packs: kernels that have to run before the first step.
+        most: rows that a block may have.
     """
 
     tiles: int = 1
     columns: int = 8
     widest: int = 8
     packs: tuple[PackCode, ...] = ()
+    most: int = 64
 
     def shared(self, rows: int, word: int) -> int:
         """Bytes of shared memory for ``rows`` rows; ``word``: bytes of a word."""
@@ -224,11 +226,12 @@ class SourceWriter:
             *(f"    {line}" for line in (*block.pointers.values(), *block.head, *block.body)),
             "}",
         ]
-        text, buffers = kernel_text(name, "int t, int T, int B", body, 512)
+        # Sums in float64 take twice the registers, so that fewer threads may share them.
+        most = 32 if self.dtype == "float64" else 64
+        text, buffers = kernel_text(name, "int t, int T, int B", body, 8 * most)
+        widest = max(t.columns for t in tiled)
         return self._keep(
-            StageCode(
-                name, text, buffers, tiles, columns, max(t.columns for t in tiled), tuple(packs)
-            )
+            StageCode(name, text, buffers, tiles, columns, widest, tuple(packs), most)
         )
 
     def _product(self, schedule: Schedule, product: Tiled, buffer: str, first: int) -> str:
