@@ -234,7 +234,19 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
 @click.option("--inputs", default=8, show_default=True, type=click.IntRange(min=1), metavar="I")
 @click.option("--hidden", default=8, show_default=True, type=click.IntRange(min=1), metavar="H")
 @setting("A setting of the cell (may be repeated).")
-@click.option("--kernel", default="numpy", show_default=True, help="Whose source to show.")
+@click.option("--kernel", metavar="NAME", help="Whose source to show; numpy if not given.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Show that of the best kernel for it."
+)
+@click.option("--batch", default=32, show_default=True, type=click.IntRange(min=1), metavar="B")
+@click.option("--window", default=64, show_default=True, type=click.IntRange(min=1), metavar="T")
+@click.option(
+    "--precision",
+    default="full",
+    show_default=True,
+    type=click.Choice(["full", "tf32", "bf16"]),
+    help="How operands of products are rounded, where the kernel can.",
+)
 @as_json
 @click.pass_context
 def explain(
@@ -243,14 +255,21 @@ def explain(
     inputs: int,
     hidden: int,
     settings: tuple[str, ...],
-    kernel: str,
+    kernel: str | None,
+    device: str | None,
+    batch: int,
+    window: int,
+    precision: str,
     as_json: bool,
 ) -> None:
     """Show what rnnfarm makes of a CELL.
 
-    Its equations, derived gradients, stages, saved values and generated source.
+    Its equations, derived gradients, stages, saved values and generated source, and how a kernel
+    runs windows of T steps and B rows where that depends on them.
     CELL is a name that 'rnnfarm plugins' lists, or an import string 'module:Class'.
     """
+    if kernel is not None and device is not None:
+        raise click.UsageError("give --kernel or --device, not both")
     from rnnfarm.job_reading import override
 
     chosen: dict[str, Any] = {}
@@ -260,13 +279,19 @@ def explain(
 
     from rnnfarm.equations.explain import explain as explain_cell
     from rnnfarm.equations.plan import make_plan
-    from rnnfarm.kernels.choose import KernelChoice
+    from rnnfarm.kernels.choose import REFERENCE, KernelChoice, installed_kernels, kernel_for
 
-    plan, writer = make_plan(made, inputs, hidden), registry.get("kernels", kernel)()
+    if device is None:
+        name = kernel or REFERENCE
+        writer = registry.get("kernels", name)()
+    else:
+        name, writer = kernel_for(device, installed_kernels(registry))
+    plan, writer = make_plan(made, inputs, hidden), writer.in_precision(precision)
     source = writer.text(plan, "float32")
     if source is None:
-        source = KernelChoice({kernel: writer}, kernel).build(plan)[1].source
-    explanation = explain_cell(made, inputs, hidden, source)
+        source = KernelChoice({name: writer}, name, precision=precision).build(plan)[1].source
+    remarks = writer.remarks(plan, "float32", window, batch)
+    explanation = explain_cell(made, inputs, hidden, source, remarks)
     if as_json:
         print_json(explanation.to_dict())
     else:

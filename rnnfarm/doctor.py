@@ -7,10 +7,13 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnfarm.errors import PluginError
 from rnnfarm.plugins import Registry
+
+if TYPE_CHECKING:
+    from rnnfarm.kernels.interface import Kernel
 
 PACKAGES = (
     *("rnnfarm", "numpy", "pyarrow", "pluggy", "click", "pydantic", "safetensors", "ray"),
@@ -22,14 +25,17 @@ COMPILERS = ("cc", "gcc", "clang")
 def examine(registry: Registry) -> dict[str, Any]:
     """Return what was found, JSON-able; ``missing`` holds one sentence for each thing not there."""
     missing: list[str] = []
+    plugins = _plugins(registry, missing)
+    kernels, about = _kernels(registry, missing)
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "cores": _cores(),
         "memory_bytes": _memory(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "plugins": _plugins(registry, missing),
-        "kernels": _kernels(registry, missing),
+        "plugins": plugins,
+        "kernels": kernels,
+        "about": about,
         "blas": _blas(),
         "compiler": _compiler(missing),
         "gpus": _gpus(missing),
@@ -49,6 +55,7 @@ def text(report: dict[str, Any]) -> str:
         f"plugins   {', '.join(f'{k} {v}' for k, v in report['plugins'].items())}",
         f"kernels   {', '.join(f'{k} on {d}' for k, d in kernels.items()) or 'none'}",
     ]
+    lines += [f"{name:<9} {one}" for name, told in report["about"].items() for one in told]
     lines += [
         f"BLAS      {b['name']} {b['version']}, {b['threads']} threads" for b in report["blas"]
     ]
@@ -84,23 +91,39 @@ def _plugins(registry: Registry, missing: list[str]) -> dict[str, str]:
     return registry.versions()
 
 
-def _kernels(registry: Registry, missing: list[str]) -> dict[str, list[str]]:
-    """Return the devices of each kernel that loads, the most preferred kernel first."""
+def _kernels(
+    registry: Registry, missing: list[str]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the devices of each kernel that loads, the most preferred kernel first, and what those
+    that run tell of their device."""
     loaded = {}
     for name in registry.names("kernels"):
         try:
             loaded[name] = registry.get("kernels", name)
         except PluginError as error:
             missing.append(str(error))
-    for name, kernel in loaded.items():
-        try:
-            wanted = kernel().missing()
-        except Exception as error:  # whatever a foreign kernel raises
-            wanted = f"it cannot be made: {type(error).__name__}: {error}"
-        if wanted:
-            missing.append(f"the kernel {name!r} does not run: {wanted}")
+    about = {name: _about(name, kernel, missing) for name, kernel in loaded.items()}
     ordered = sorted(loaded.items(), key=lambda item: -item[1].priority)
-    return {name: list(kernel.devices) for name, kernel in ordered}
+    devices = {name: list(kernel.devices) for name, kernel in ordered}
+    return devices, {name: told for name in devices if (told := about[name])}
+
+
+def _about(name: str, kernel: type[Kernel], missing: list[str]) -> list[str]:
+    """Return what a kernel tells of its device; what it lacks goes to ``missing``."""
+    try:
+        made = kernel()
+        wanted = made.missing()
+    except Exception as error:  # whatever a foreign kernel raises
+        wanted = f"it cannot be made: {type(error).__name__}: {error}"
+    if wanted:
+        missing.append(f"the kernel {name!r} does not run: {wanted}")
+        return []
+    try:
+        return [str(sentence) for sentence in made.about()]
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+        missing.append(f"the kernel {name!r} cannot tell of its device: {fault}")
+        return []
 
 
 def _blas() -> list[dict[str, Any]]:

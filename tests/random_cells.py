@@ -194,6 +194,25 @@ _POSITION = st.integers(0, 7)
 _OPERATIONS = (*UNARY, *BINARY, "where", *LEARNED, "gates", "single", "single", "joined")
 
 
+#: What keeps to the width of its arguments, and to their units.
+OF_UNITS = (
+    *(name for name in UNARY if name not in ("layer_norm", "row_sum", "log_sum_exp")),
+    *BINARY, "where", "gates", "single", "bias-free", "parameter", "gain", "gates", "single",
+)  # fmt: skip
+
+
+@st.composite
+def recipes_of_units(draw: st.DrawFn) -> Recipe:
+    """Of cells where only products go across units, if the input is as wide as the states."""
+    instruction = st.tuples(st.sampled_from(OF_UNITS), _POSITION, _POSITION, _POSITION)
+    start = draw(st.sampled_from(("gates", "single")))
+    instructions = [(start, 0, 9, 0), *draw(st.lists(instruction, min_size=2, max_size=8))]
+    kinds = st.sampled_from(("tanh", "soft", "sigmoid"))
+    result = st.tuples(kinds, st.integers(0, 4))
+    results = draw(st.lists(result, min_size=1, max_size=3))
+    return Recipe(("hidden",) * len(results), tuple(instructions), tuple(results))
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     kinds = st.sampled_from(("hidden", "hidden", "other", "input"))

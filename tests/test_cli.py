@@ -16,6 +16,9 @@ import pytest
 from conftest import Call
 
 from rnnfarm import cli, errors
+from rnnfarm.equations.plan import Plan
+from rnnfarm.kernels.interface import Kernel
+from rnnfarm.kernels.numpy import NumPyKernel
 from rnnfarm.training.callback import Callback as RunCallback
 
 HEAVY = ("ray", "cupy", "pyarrow", "numpy", "pydantic")
@@ -139,6 +142,12 @@ def test_plugins_lists_the_built_in_parts(call: Call) -> None:
         (("explain", "lstm", "--set", "activaton=relu"), 2, "activaton: unknown key"),
         (("explain", "no_module:Cell"), 3, "ModuleNotFoundError: No module named 'no_module'"),
         (("explain", "lstm", "--hidden", "0"), 2, "0 is not in the range x>=1"),
+        (("explain", "lstm", "--device", "tpu"), 2, "'tpu' is not one of 'cpu', 'cuda'"),
+        (
+            ("explain", "lstm", "--kernel", "numpy", "--device", "cpu"),
+            2,
+            "give --kernel or --device, not both",
+        ),
         (("data", "info", "nowhere"), 5, "nowhere"),
         (("data", "verify", "nowhere"), 5, "nowhere"),
         (("data", "build", "byte", "out"), 3, "there is no reader 'byte'; did you mean 'bytes'?"),
@@ -299,6 +308,63 @@ def test_explain_of_a_kernel_that_is_not_there(call: Call) -> None:
     assert err.startswith("rnnfarm: there is no kernel 'tpu'")
 
 
+class Telling(NumPyKernel):
+    """A kernel for a device that is not here, which says what it is asked."""
+
+    devices = ("cuda",)
+    priority = 5
+    precision = "none"
+
+    def in_precision(self, precision: str) -> Telling:
+        made = Telling()
+        made.precision = precision
+        return made
+
+    def text(self, plan: Plan, dtype: str) -> str:
+        return f"{dtype} in {self.precision}"
+
+    def remarks(self, plan: Plan, dtype: str, steps: int, rows: int) -> tuple[str, ...]:
+        return f"{plan.cell} runs in {self.precision}.", f"Windows are {steps} by {rows}."
+
+    def missing(self) -> str:
+        return "a device"
+
+
+class Lesser(Telling):
+    priority = 4
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **kernels: Kernel) -> None:
+    monkeypatch.setattr("rnnfarm.kernels.choose.installed_kernels", lambda registry: kernels)
+
+
+def test_explain_by_device_says_how_it_runs(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, numpy=NumPyKernel(), lesser=Lesser(), telling=Telling())
+    code, out, err = call("explain", "lstm", "--device", "cuda")
+    assert (code, err) == (0, "")
+    page = "\n".join(["", "How it runs", "  LSTM runs in full.", "  Windows are 64 by 32.", ""])
+    assert page in out
+    assert "float32 in full" in out
+    options = ("--device", "cuda", "--batch", "7", "--window", "9", "--precision", "bf16")
+    report = json.loads(call("explain", "gru", *options, "--json")[1])
+    assert report["remarks"] == ["GRU runs in bf16.", "Windows are 9 by 7."]
+    assert report["source"] == "float32 in bf16"
+    report = json.loads(call("explain", "lstm", "--device", "cpu", "--json")[1])
+    assert report["remarks"] == []
+    assert "def forward" in report["source"]
+
+
+def test_explain_of_a_device_that_no_kernel_has(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, numpy=NumPyKernel())
+    code, out, err = call("explain", "lstm", "--device", "cuda")
+    assert (code, out) == (4, "")
+    assert err == (
+        "rnnfarm: no installed kernel runs on the device 'cuda'; run pip install rnnfarm-cupy\n"
+    )
+
+
 def test_schema_is_json(call: Call) -> None:
     code, out, err = call("schema")
     assert (code, err) == (0, "")
@@ -319,6 +385,36 @@ def test_doctor_says_what_is_here_and_what_is_missing(call: Call) -> None:
     code, out, _ = call("doctor")
     assert code == 0
     assert "compiler" in out
+
+
+def test_doctor_shows_what_kernels_tell(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NumPyKernel, "about", lambda self: ("It is slow.", "It is right."))
+    report = json.loads(call("doctor", "--json")[1])
+    assert report["about"]["numpy"] == ["It is slow.", "It is right."]
+    out = call("doctor")[1]
+    assert "\nnumpy     It is slow.\nnumpy     It is right.\n" in out
+
+    # Of what does not run nothing is asked.
+    monkeypatch.setattr(NumPyKernel, "missing", lambda self: "everything is")
+    report = json.loads(call("doctor", "--json")[1])
+    assert "numpy" not in report["about"]
+    assert "the kernel 'numpy' does not run: everything is" in report["missing"]
+
+
+def test_doctor_outlives_a_kernel_that_cannot_tell(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def about(self: NumPyKernel) -> tuple[str, ...]:
+        raise ValueError("no words")
+
+    monkeypatch.setattr(NumPyKernel, "about", about)
+    code, out, err = call("doctor", "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert "numpy" in report["kernels"]
+    assert "numpy" not in report["about"]
+    told = "the kernel 'numpy' cannot tell of its device: ValueError: no words"
+    assert told in report["missing"]
 
 
 def test_doctor_without_a_compiler(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

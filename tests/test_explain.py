@@ -185,6 +185,13 @@ def test_a_page_has_no_source_unless_it_is_given() -> None:
     assert "source" not in explain(cells.GRU()).text()
 
 
+def test_a_page_says_how_it_runs_where_that_is_told() -> None:
+    found = explain(cells.GRU(), remarks=["One launch.", "It is short."])
+    assert found.text().endswith("\n\nHow it runs\n  One launch.\n  It is short.\n")
+    assert json.loads(json.dumps(found.to_dict()))["remarks"] == ["One launch.", "It is short."]
+    assert "How it runs" not in explain(cells.GRU()).text()
+
+
 def test_explaining_leaves_profilers_alone() -> None:
     calls = []
     sys.setprofile(lambda *event: calls.append(event))

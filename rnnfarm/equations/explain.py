@@ -69,6 +69,7 @@ class Explanation:
     stages: tuple[tuple[tuple[Product, ...], int], ...]
     saved: tuple[Value, ...]
     source: str | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def output(self) -> str:
@@ -101,7 +102,11 @@ class Explanation:
 
 
 def explain(
-    cell: Cell, inputs: int = 64, hidden: int = 128, source: str | None = None
+    cell: Cell,
+    inputs: int = 64,
+    hidden: int = 128,
+    source: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> Explanation:
     """Trace a cell and describe it; CellError for a mistake in it.
 
@@ -109,6 +114,7 @@ def explain(
         inputs: the width of the input.
         hidden: the width of the hidden states.
         source: the source that a kernel generates for it, to be shown with it.
+        remarks: what that kernel says of how it runs it.
     """
     trace, printer = _traced(cell, inputs, hidden)
     equations = tuple(_equations(trace, printer))
@@ -128,6 +134,7 @@ def explain(
         parameter_gradients=tuple(_parameter_gradients(trace, found, printer)),
         **_work(plan),
         source=source,
+        remarks=tuple(remarks),
     )
 
 

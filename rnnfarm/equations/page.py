@@ -33,6 +33,8 @@ def _sections(e: Explanation) -> Iterator[Iterator[str] | list[str]]:
     total = sum(value.bytes for value in e.saved)
     rows = ([_cut(v.text), f"{v.width:>6}", f"{v.bytes:>8,} bytes"] for v in e.saved)
     yield _section(f"Kept for the backward ({total:,} bytes a step and row)", _table(rows))
+    if e.remarks:
+        yield _section("How it runs", iter(e.remarks))
     if e.source is not None:
         yield _section("Generated source", iter(e.source.splitlines()))
 

@@ -164,7 +164,11 @@ class Program:
     def packed_buffer(self, name: str, size: int, weights: tuple[Parameter, ...]) -> dict[str, int]:
         """The number of a buffer for packed weights (under ``""``), and of the weights' own."""
         self.buffers.add(name, Buffer("packed", size))
-        numbers = {"": self.buffers.number[name]}
+        return {"": self.buffers.number[name], **self.weight_buffers(weights)}
+
+    def weight_buffers(self, weights: tuple[Parameter, ...]) -> dict[str, int]:
+        """The numbers of the weights' own buffers, by their names."""
+        numbers = {}
         for weight in weights:
             own = f"weight {weight.name}"
             width = weight.shape[0] * weight.shape[1]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rnnfarm")
 REFERENCE = "numpy"
+#: What brings kernels for a device.
+PLUGINS = {"cpu": "rnnfarm-cpu", "cuda": "rnnfarm-cupy"}
 
 
 def installed_kernels(registry: Registry) -> dict[str, Kernel]:
@@ -39,6 +41,18 @@ def installed_kernels(registry: Registry) -> dict[str, Kernel]:
         except Exception as error:  # whatever a foreign kernel raises
             log.warning("the kernel %r cannot be made: %s: %s", name, type(error).__name__, error)
     return kernels
+
+
+def kernel_for(device: str, kernels: Mapping[str, Kernel]) -> tuple[str, Kernel]:
+    """The most preferred of the kernels that run on a device, be it on this machine or not.
+
+    DeviceError where there is none.
+    """
+    found = [(name, kernel) for name, kernel in kernels.items() if device in kernel.devices]
+    if not found:
+        mend = f"; run pip install {PLUGINS[device]}" if device in PLUGINS else ""
+        raise DeviceError(f"no installed kernel runs on the device {device!r}{mend}")
+    return max(found, key=lambda item: item[1].priority)
 
 
 @dataclass(frozen=True)

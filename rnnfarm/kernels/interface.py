@@ -189,3 +189,21 @@ class Kernel(ABC):
     def missing(self) -> str | None:
         """A sentence that says what it would need on this machine, or None."""
         return None
+
+    def about(self) -> tuple[str, ...]:
+        """Sentences on the device, for ``rnnfarm doctor``.
+
+        It is only called where nothing is ``missing``.
+        """
+        return ()
+
+    def remarks(self, plan: Plan, dtype: str, steps: int, rows: int) -> tuple[str, ...]:
+        """Sentences on how it would run a plan, and why so, for ``rnnfarm explain``.
+
+        They may be told on any machine.
+
+        Args:
+            steps: of a window.
+            rows: of a window.
+        """
+        return ()

@@ -47,3 +47,49 @@ static __device__ __forceinline__ void rnn_copies_wait() {
 static __device__ __forceinline__ unsigned long long rnn_high(unsigned long long a, unsigned long long b) {
     return __umul64hi(a, b);
 }
+
+/* ---- Blocks that wait for each other ---- */
+
+/* Everything that the block has written before a barrier is seen by whoever observes the count. */
+static __device__ __forceinline__ void rnn_signal(unsigned *counter) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+static __device__ __forceinline__ unsigned rnn_observe(const unsigned *counter) {
+    unsigned count;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(count) : "l"(counter) : "memory");
+    return count;
+}
+
+static __device__ __forceinline__ void rnn_pause() {}
+
+static __device__ __forceinline__ bool rnn_is_first(int *flag) { return atomicCAS(flag, 0, 1) == 0; }
+
+/* What is computed from x is not kept from one time to the next. */
+static __device__ __forceinline__ void rnn_forget(int &x) { asm volatile("" : "+r"(x)); }
+
+static __device__ __forceinline__ void rnn_prefetch(const void *place) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(place));
+}
+
+static __device__ __forceinline__ void rnn_load16(const void *from, void *to) {
+    *(uint4 *)to = *(const uint4 *)from;
+}
+
+#if __CUDA_ARCH__ >= 900
+static __device__ __forceinline__ void rnn_cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+static __device__ __forceinline__ void rnn_cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* Where block `rank` of the cluster has what lies here in this one's shared memory. */
+template <class T>
+static __device__ __forceinline__ T *rnn_of_peer(T *shared, int rank) {
+    T *there;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(shared), "r"(rank));
+    return there;
+}
+#endif

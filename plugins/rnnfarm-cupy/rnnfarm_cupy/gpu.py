@@ -22,6 +22,7 @@ import numpy as np
 
 from rnnfarm.errors import DeviceError
 from rnnfarm_cupy import compiler
+from rnnfarm_cupy.figures import PORTABLE_CLUSTER, Figures, figures_of, measured_barriers
 from rnnfarm_cupy.runtime import (
     PRECISIONS,
     Array,
@@ -46,6 +47,10 @@ OP_N, OP_T, GEMM_DEFAULT = 0, 1, -1
 INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100
 #: cudaDevAttrComputeCapabilityMajor, and the first that has asynchronous copies and bfloat16.
 MAJOR, OLDEST = 75, 8
+#: CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, from CUDA's cuda.h; CuPy does not name it.
+LARGE_CLUSTERS = 14
+#: Bytes a second that memory is taken to give where CUDA does not tell, as where it is the host's.
+UNKNOWN_MEMORY = 2.5e11
 
 #: Rows of float32, ``stride`` apart, rounded to nearest even; NaN stays one.
 BF16 = r"""
@@ -144,12 +149,20 @@ class Function:
         pointers, integers, doubles: views of one memory. An int's number is twice the argument's.
         addresses: where the addresses are.
         module: held, for CUDA unloads the kernel with it.
+        resident: blocks that the device runs at the same time, by their threads and bytes of
+            dynamic shared memory; as far as it was asked.
+        large_clusters: whether CUDA was told to allow them.
     """
 
-    __slots__ = ("_all", "addresses", "doubles", "handle", "integers", "module", "name", "pointers")
+    __slots__ = (
+        *("_all", "addresses", "doubles", "handle", "integers"),
+        *("large_clusters", "module", "name", "pointers", "resident"),
+    )
 
     def __init__(self, handle: int, name: str, module: Any) -> None:
         self.handle, self.name, self.module = handle, name, module
+        self.resident: dict[tuple[int, int], int] = {}
+        self.large_clusters = False
         memory = bytearray(8 * SLOTS)
         view = memoryview(memory)
         self.pointers, self.integers = view.cast("Q"), view.cast("i")
@@ -200,6 +213,9 @@ class CuPyProgram(Program):
         """Remember that the program has passed its self-check."""
         self.compiled.mark_checked()
 
+    def spills(self, name: str) -> int:
+        return sum(k.spill_bytes for k in self.compiled.compiled.kernels if k.name == name)
+
     def function(self, name: str, shared: int = 0) -> Function:
         runtime = self._runtime
         if shared > runtime.shared_limit:
@@ -245,6 +261,7 @@ class CuPyRuntime(Runtime):
         self.cuda: Any = self._cupy.cuda
         self._calls: Any = self.cuda.runtime
         self._start: Any = self.cuda.driver.launchKernel
+        self._start_together: Any = self.cuda.driver.launchCooperativeKernel
         self._blas: Any = _cublas()
         self._ndarray: Any = self._cupy.ndarray
         self.errors: tuple[type[Exception], ...] = (
@@ -260,6 +277,8 @@ class CuPyRuntime(Runtime):
         self._programs: dict[str, CuPyProgram] = {}
         self._scratch: dict[str, Array] = {}
         self._round: Function | None = None
+        self._figures: Figures | None = None
+        self._measuring = threading.Lock()
         self._copies: deque[tuple[Any, Any]] = deque()
         self._cannot_record = False
         # CUDA reads these while the call lasts; it is told by cuBLAS's usual pointer mode that
@@ -358,6 +377,9 @@ class CuPyRuntime(Runtime):
         if threading.get_ident() not in self._threads:
             self.enter()
         function = launch.function
+        together = launch.together
+        if together or launch.cluster > PORTABLE_CLUSTER:
+            self._allow(launch)
         pointers, integers, doubles = function.pointers, function.integers, function.doubles
         ndarray = self._ndarray
         with self._lock:
@@ -374,17 +396,91 @@ class CuPyRuntime(Runtime):
                 else:
                     function.fill(slot, value)
             across, down = launch.grid
+            handle, addresses, stream = function.handle, function.addresses, self._stream
+            block, shared = launch.block, launch.shared
             try:
-                self._start(
-                    *(function.handle, across, down, 1, launch.block, 1, 1),
-                    *(launch.shared, self._stream, function.addresses, 0),
-                )
+                if together:
+                    self._start_together(
+                        handle, across, down, 1, block, 1, 1, shared, stream, addresses
+                    )
+                else:
+                    self._start(handle, across, down, 1, block, 1, 1, shared, stream, addresses, 0)
             except self.errors as error:
                 raise DeviceError(
                     f"{self.name} cannot start the kernel {function.name} ({across} x {down} "
-                    f"blocks of {launch.block} threads, {launch.shared} bytes of shared memory): "
+                    f"blocks of {block} threads, {shared} bytes of shared memory): "
                     f"{compiler._line(error)}"
                 ) from error
+
+    def _allow(self, launch: Launch) -> None:
+        """Allow a large cluster; refuse a grid whose blocks would wait for each other forever."""
+        function, (across, down) = launch.function, launch.grid
+        if launch.cluster > PORTABLE_CLUSTER and not function.large_clusters:
+            try:
+                self.cuda.driver.funcSetAttribute(function.handle, LARGE_CLUSTERS, 1)
+            except self.errors as error:
+                raise DeviceError(
+                    f"the kernel {function.name} cannot have clusters of {launch.cluster} blocks "
+                    f"on {self.name} ({compiler._line(error)})"
+                ) from error
+            function.large_clusters = True
+        if launch.together:
+            most = self.resident(function, launch.block, launch.shared)
+            if across * down > most:
+                raise DeviceError(
+                    f"the {across * down} blocks of the kernel {function.name} would wait for each "
+                    f"other forever: {self.name} runs {most} of them at the same time"
+                )
+
+    def resident(self, function: Function, block: int, shared: int) -> int:
+        found = function.resident.get((block, shared))
+        if found is None:
+            self.enter()
+            count = self.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
+            with self._waiting():
+                found = int(count(function.handle, block, shared)) * self.multiprocessors
+            function.resident[block, shared] = found
+        return found
+
+    def figures(self) -> Figures:
+        self.enter()
+        # One thread measures: all are to choose by the same times.
+        with self._measuring:
+            if self._figures is None:
+                with self._waiting():
+                    known = self._known()
+                self._figures = self._measured(known)
+            return self._figures
+
+    def _known(self) -> Figures:
+        """The device's figures, as CUDA and the table tell them."""
+        attributes = self._device.attributes
+        kilohertz = int(attributes["ClockRate"])
+        # Two transfers for each clock of the memory; CUDA tells 0 where it has none of its own.
+        transfers = 2e3 * int(attributes.get("MemoryClockRate", 0))
+        memory = transfers * int(attributes.get("GlobalMemoryBusWidth", 0)) / 8
+        return figures_of(
+            self.name,
+            int(self._device.compute_capability),
+            multiprocessors=self.multiprocessors,
+            registers=int(attributes["MaxRegistersPerMultiprocessor"]),
+            shared=self.shared_limit,
+            clock=1e3 * kilohertz,
+            memory=memory or UNKNOWN_MEMORY,
+        )
+
+    def _measured(self, figures: Figures) -> Figures:
+        """Figures with the barriers' times on this very device, where they can be measured."""
+        try:
+            return figures.with_measured(
+                *measured_barriers(self, clusters=figures.cluster_barrier is not None)
+            )
+        except self._failures as error:
+            log.warning(
+                "how long blocks wait for each other on %s is estimated, not measured (%s)",
+                self.name, compiler._line(error),
+            )  # fmt: skip
+            return figures
 
     def product(self, a: Matrix, b: Matrix, out: Matrix, precision: str, add: bool = False) -> None:
         # cuBLAS's matrices lie by columns: ours are their transposed, and

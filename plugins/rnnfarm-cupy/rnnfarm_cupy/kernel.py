@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,9 +14,23 @@ import numpy as np
 from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.plan import Plan
 from rnnfarm.equations.regions import Action, Product, Program, Region, WeightGradient
+from rnnfarm.errors import DeviceError
+from rnnfarm.kernels.case import case_of
 from rnnfarm.kernels.fused_rows import can_be_fused
 from rnnfarm.kernels.interface import Array, Kernel, RowKernel, WindowKernel
 from rnnfarm_cupy.device import CUDADevice
+from rnnfarm_cupy.figures import H200
+from rnnfarm_cupy.partition import Partition, Spread
+from rnnfarm_cupy.persistent import LoopWriter, PersistentCode
+from rnnfarm_cupy.resident import (
+    Resident,
+    Room,
+    choices,
+    debugging,
+    go_through,
+    loops_of,
+    made,
+)
 from rnnfarm_cupy.rows import CUDARows
 from rnnfarm_cupy.runtime import PRECISIONS, Launch, Matrix, Runtime
 from rnnfarm_cupy.source import (
@@ -31,14 +46,21 @@ from rnnfarm_cupy.source import (
     SourceWriter,
     StageCode,
     SumsCode,
+    program_text,
 )
 
+log = logging.getLogger("rnnfarm")
 #: The environment's choice of what runs the kernels: ``host`` for the CPU's stand-in.
 VARIABLE = "RNNFARM_CUDA"
+#: The environment's choice whether one kernel may go through all steps: ``never``.
+PERSISTENT = "RNNFARM_CUDA_PERSISTENT"
 #: Graphs that a workspace keeps: one for each set of arrays that it was called with.
 GRAPHS = 16
-#: Launches from which on a graph is worth recording.
+#: Launches from which on a graph is worth recording, and steps from which on a persistent kernel is
+#: worth its preparations.
 WORTH = 8
+#: Steps of the window on which persistent kernels are compared with kernels for every step.
+CHECKED_STEPS = 3
 
 
 class CUDAKernel(Kernel):
@@ -47,9 +69,16 @@ class CUDAKernel(Kernel):
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
     priority = 20
 
-    def __init__(self, runtime: Runtime | None = None, precision: str = "full") -> None:
+    def __init__(
+        self,
+        runtime: Runtime | None = None,
+        precision: str = "full",
+        spread: Spread | None = None,
+    ) -> None:
+        """``spread``: of all persistent kernels, where it is not to be chosen for each window."""
         self._runtime = runtime
         self.precision = precision
+        self.spread = spread
 
     @property
     def runtime(self) -> Runtime:
@@ -61,7 +90,7 @@ class CUDAKernel(Kernel):
     def in_precision(self, precision: str) -> CUDAKernel:
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
-        return CUDAKernel(self._runtime, precision)
+        return CUDAKernel(self._runtime, precision, self.spread)
 
     def refusal(self, plan: Plan, device: str, dtype: str) -> str | None:
         if device != "cuda":
@@ -71,10 +100,10 @@ class CUDAKernel(Kernel):
         return self.missing()
 
     def build(self, plan: Plan, dtype: str) -> WindowKernel:
-        return CUDAWindowKernel(plan, dtype, self.precision, self.runtime)
+        return CUDAWindowKernel(plan, dtype, self.precision, self.runtime, self.spread)
 
     def text(self, plan: Plan, dtype: str) -> str:
-        return write(plan, dtype, self.precision)[2].source()
+        return write(plan, dtype, self.precision).source()
 
     def rows(
         self,
@@ -90,6 +119,31 @@ class CUDAKernel(Kernel):
 
     def device(self) -> CUDADevice:
         return CUDADevice(self.runtime, self.precision)
+
+    def about(self) -> tuple[str, ...]:
+        one = self.runtime.figures()
+        waits = f"{one.barrier * 1e6:.2f} µs"
+        if one.cluster_barrier is not None:
+            waits += f", in a cluster {one.cluster_barrier * 1e6:.2f} µs"
+        return (
+            f"{one.name}: {one.multiprocessors} multiprocessors with {one.registers >> 8} KiB of "
+            f"registers and {one.shared >> 10} KiB of shared memory for a block; blocks wait for "
+            f"each other {waits}",
+        )
+
+    def remarks(self, plan: Plan, dtype: str, steps: int, rows: int) -> tuple[str, ...]:
+        if dtype not in SIZES:
+            return ()
+        here = self.missing() is None
+        figures = self.runtime.figures() if here else H200
+        where = figures.name if here else f"{figures.name}, for this machine has no GPU"
+        written = write(plan, dtype, self.precision)
+        exact = "float64" if dtype == "float64" else self.precision
+        found = choices(written.loops, rows, exact, figures)
+        return (
+            f"predicted for {where}, {rows} rows",
+            *(choice.sentence() for choice in found),
+        )
 
     def missing(self) -> str | None:
         if self._runtime is not None or os.environ.get(VARIABLE) == "host":
@@ -111,36 +165,137 @@ def the_runtime() -> Runtime:
     return CuPyRuntime()
 
 
-def write(
-    plan: Plan, dtype: str, precision: str
-) -> tuple[Program, dict[str, RegionCode], SourceWriter]:
-    """A plan's program, its regions' kernels by name, and what has written their text."""
+@dataclass(frozen=True)
+class Written:
+    """A plan's kernels.
+
+    Attributes:
+        regions: the kernels of each region, by its name.
+        loops: for each region of steps what writes it as one kernel, or why that cannot be.
+        persistent: those of them that are a part of the program.
+    """
+
+    program: Program
+    writer: SourceWriter
+    regions: dict[str, RegionCode]
+    loops: dict[str, LoopWriter | str]
+    persistent: dict[str, PersistentCode]
+
+    def source(self) -> str:
+        """The text of the program."""
+        if not self.persistent:
+            return self.writer.source()
+        dtype, precision = self.writer.dtype, self.writer.precision
+        return program_text(dtype, precision, self.writer.kernels, True, debugging())
+
+
+def write(plan: Plan, dtype: str, precision: str, partition: Partition | None = None) -> Written:
+    """A plan's kernels; where a partition is given, steps are persistent kernels if they can."""
     program = Program(plan)
     writer = SourceWriter(program, dtype, precision)
-    actions = (*program.forward, *program.backward, *program.input_gradient)
-    regions = {action.name: writer.add(action) for action in actions if isinstance(action, Region)}
-    return program, regions, writer
+    loops = loops_of(program)
+    persistent: dict[str, PersistentCode] = {}
+    regions = {}
+    for action in (*program.forward, *program.backward, *program.input_gradient):
+        if not isinstance(action, Region):
+            continue
+        loop = loops.get(action.name)
+        if partition is not None and isinstance(loop, LoopWriter):
+            code = loop.code(partition, "float64" if dtype == "float64" else precision)
+            persistent[action.name] = code
+            writer.kernels += [*code.packs, code]
+        else:
+            regions[action.name] = writer.add(action)
+    return Written(program, writer, regions, loops, persistent)
 
 
 class CUDAWindowKernel(WindowKernel):
     """A plan, compiled to CUDA."""
 
-    def __init__(self, plan: Plan, dtype: str, precision: str, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        dtype: str,
+        precision: str,
+        runtime: Runtime,
+        spread: Spread | None = None,
+    ) -> None:
         self.plan = plan
         self.dtype = np.dtype(dtype)
         self.precision = precision if dtype == "float32" else "full"
         self.runtime = runtime
         self.device = CUDADevice(runtime, precision)
         self.variant = f"{runtime.name}, {self.precision}"
-        self.program, self.regions, writer = write(plan, dtype, self.precision)
+        self.spread = spread
+        partition = None if spread is None else spread.partition
+        written = write(plan, dtype, self.precision, partition)
+        self.written = written
+        self.program, self.regions = written.program, written.regions
         #: Bytes of a word of packed weights.
         self.word = self.dtype.itemsize if self.precision == "full" else 4
-        self.packed = writer.packed
-        self.codes = writer.kernels
-        self.source = writer.source()
+        self.packed = written.writer.packed
+        self.codes = written.writer.kernels
+        self.source = written.source()
         reached = {w.name for g in plan.weight_gradients for w in g.weights}
         #: Parameters without a gradient.
         self._unreached = plan.parameters.keys() - reached - plan.vector_gradients.keys()
+        #: By the number of rows.
+        self._residents: dict[int, Resident | None] = {}
+
+    @property
+    def word_type(self) -> Any:
+        """Of packed weights and operands."""
+        return self.dtype if self.precision == "full" else np.dtype(np.uint32)
+
+    @property
+    def exact(self) -> str:
+        """The precision, with the dtype in it."""
+        return "float64" if self.dtype == np.float64 else self.precision
+
+    def resident(self, steps: int, rows: int) -> Resident | None:
+        """The persistent kernels for windows of this size, if there are any."""
+        if self.spread is not None:
+            codes = self.written.persistent
+            groups = dict.fromkeys(codes, self.spread.groups)
+            return Resident(codes, groups, self.functions)
+        if steps < WORTH or os.environ.get(PERSISTENT) == "never":
+            return None
+        if rows not in self._residents:
+            self._residents[rows] = self._chosen(rows)
+        return self._residents[rows]
+
+    def _chosen(self, rows: int) -> Resident | None:
+        """The persistent kernels that are predicted to be faster and give the same bits."""
+        loops = self.written.loops
+        found = choices(loops, rows, self.exact, self.runtime.figures())
+        chosen = [choice for choice in found if choice.persistent]
+        if not chosen:
+            return None
+        try:
+            resident, program = made(self.runtime, loops, chosen, str(self.dtype), self.precision)
+            fault = None if program.checked else self._difference(resident, rows)
+        except DeviceError as error:
+            fault = str(error)
+        if fault is not None:
+            log.warning(
+                "%s runs through kernels for every step, which is slower: %s; please report this "
+                "to the authors of rnnfarm-cupy", self.plan.cell, fault,
+            )  # fmt: skip
+            return None
+        program.mark_checked()
+        return resident
+
+    def _difference(self, resident: Resident, rows: int) -> str | None:
+        """What persistent kernels give another bit of than kernels for every step, or None."""
+        results = []
+        for one in (None, resident):
+            case = case_of(self, (CHECKED_STEPS, rows), 0, str(self.dtype))
+            case.workspace = Workspace(self, CHECKED_STEPS, rows, one)
+            results.append(case.results())
+        for name, bits in results[0].items():
+            if results[1][name] != bits:
+                return f"in its self-check the {name} differs from theirs"
+        return None
 
     @property
     def checked(self) -> bool:  # type: ignore[override]
@@ -159,6 +314,8 @@ class CUDAWindowKernel(WindowKernel):
             shared = 0
             if isinstance(code, StageCode):
                 shared = code.shared(self.rows_of(code, 1 << 30), self.word)
+            elif isinstance(code, PersistentCode):
+                shared = code.shared
             found[code.name] = program.function(code.name, shared)
         return found
 
@@ -172,7 +329,7 @@ class CUDAWindowKernel(WindowKernel):
         return 16
 
     def workspace(self, steps: int, rows: int, threads: int = 1) -> Workspace:
-        return Workspace(self, steps, rows)
+        return Workspace(self, steps, rows, self.resident(steps, rows))
 
     def forward(
         self,
@@ -246,9 +403,15 @@ class CUDAWindowKernel(WindowKernel):
 
 
 class Workspace:
-    """The arrays of one window in flight."""
+    """The arrays of one window in flight.
 
-    def __init__(self, kernel: CUDAWindowKernel, steps: int, rows: int) -> None:
+    Attributes:
+        resident: the persistent kernels that go through the steps, if there are any.
+    """
+
+    def __init__(
+        self, kernel: CUDAWindowKernel, steps: int, rows: int, resident: Resident | None
+    ) -> None:
         self.kernel = kernel
         self.runtime = kernel.runtime
         self.rows = rows
@@ -264,13 +427,13 @@ class Workspace:
         for name, buffer in self._buffers.known.items():
             if buffer.given:
                 continue
-            dtype: Any = kernel.dtype
-            if name in kernel.packed and kernel.precision != "full":
-                dtype = np.uint32
+            dtype: Any = kernel.word_type if name in kernel.packed else kernel.dtype
             array = self.runtime.empty(buffer.shape(steps, rows), dtype)
             self.runtime.clear(array)
             self.arrays[name] = array
         self._names = {number: name for name, number in self._buffers.number.items()}
+        self.resident = resident
+        self._rooms: dict[str, Room] = {}
 
     def give(self, name: str, array: Array | None) -> None:
         """Set an array that the caller brings, if the program reads it."""
@@ -289,13 +452,29 @@ class Workspace:
         """Run actions in order."""
         for action in actions:
             if isinstance(action, Region):
-                self._run(self.kernel.regions[action.name])
+                self._region(action)
             elif isinstance(action, Product):
                 self._multiply(action)
             else:
                 self._weigh(action)
 
     # -- regions ------------------------------------------------------------------------------
+
+    def _region(self, region: Region) -> None:
+        resident = self.resident
+        if resident is None or region.name not in resident.codes:
+            self._run(self.kernel.regions[region.name])
+            return
+        code = resident.codes[region.name]
+        if region.name not in self._rooms:
+            groups = resident.groups[region.name]
+            self._rooms[region.name] = Room(self.runtime, code, groups, self.kernel.word_type)
+        window = (self.length, self.rows)
+        go_through(self.runtime, resident, code, self._rooms[region.name], window, self._pointers)
+
+    def _pointers(self, numbers: tuple[int, ...]) -> list[Array | None]:
+        """The arrays of buffers; None where the caller has given none."""
+        return [self.arrays.get(self._names[number]) for number in numbers]
 
     def _run(self, code: RegionCode) -> None:
         kind = code.region.kind
@@ -366,9 +545,9 @@ class Workspace:
     def _launch(
         self, code: Code, grid: tuple[int, int], block: int, shared: int, *arguments: Any
     ) -> None:
-        pointers = [self.arrays.get(self._names[number]) for number in code.buffers]
         function = self.kernel.functions[code.name]
-        self.runtime.launch(Launch(function, grid, block, shared, [*arguments, *pointers]))
+        given = [*arguments, *self._pointers(code.buffers)]
+        self.runtime.launch(Launch(function, grid, block, shared, given))
 
     def _rows(self, code: Code, first: int, blocks: int, stride: int, count: int = 1) -> None:
         assert isinstance(code, RowsCode)

@@ -9,9 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from rnnfarm_cupy.figures import Figures
 
 #: An array of the runtime's device. It can be sliced and reshaped without a copy; nothing else is
 #: done with it outside the runtime.
@@ -47,6 +50,8 @@ class Launch:
         shared: bytes of dynamic shared memory of a block.
         arguments: arrays (passed as pointers, None as a null pointer), ``int`` (a C ``int``) and
             ``float`` (a C ``double``).
+        together: its blocks wait for each other, so all have to run at once.
+        cluster: blocks of a cluster: neighbours in x, which read each other's shared memory.
     """
 
     function: Any
@@ -54,6 +59,8 @@ class Launch:
     block: int
     shared: int
     arguments: Sequence[Any]
+    together: bool = False
+    cluster: int = 1
 
 
 class Program(ABC):
@@ -68,6 +75,10 @@ class Program(ABC):
     def mark_checked(self) -> None:
         """It has passed its self-check; remember that if it is kept from run to run."""
         self.checked = True
+
+    def spills(self, name: str) -> int:
+        """Bytes of a thread's registers that the compiler had to put into memory, for a kernel."""
+        return 0
 
     @abstractmethod
     def function(self, name: str, shared: int = 0) -> Any:
@@ -121,8 +132,14 @@ class Runtime(ABC):
         """Compile CUDA text, or find it compiled. DeviceError where that cannot be done."""
 
     @abstractmethod
+    def resident(self, function: Any, block: int, shared: int) -> int:
+        """How many blocks of ``block`` threads of a kernel run at the same time on the device, each
+        with ``shared`` bytes of dynamic shared memory: the most that may wait for each other."""
+
+    @abstractmethod
     def launch(self, launch: Launch) -> None:
-        """Start a kernel, in the stream; a grid has at least one block."""
+        """Start a kernel, in the stream; a grid has at least one block. DeviceError where its
+        blocks wait for each other and cannot all run at once."""
 
     @abstractmethod
     def product(self, a: Matrix, b: Matrix, out: Matrix, precision: str, add: bool = False) -> None:
@@ -150,6 +167,13 @@ class Runtime(ABC):
 
         What it gives holds until the call after the next, and is there for all that is queued
         after the call.
+        """
+
+    @abstractmethod
+    def figures(self) -> Figures:
+        """What the device can do, to predict times from; the same each time.
+
+        The first call may run kernels on the device: not one within a recording.
         """
 
     @abstractmethod

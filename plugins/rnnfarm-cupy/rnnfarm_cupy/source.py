@@ -31,12 +31,26 @@ SUM_UNITS, SUM_ROWS, SUM_PARTS = 32, 8, 64
 PARTS = ("math", "rows", "product")
 
 
-def header(dtype: str, precision: str) -> str:
-    """The part that all programs share."""
+def header(dtype: str, precision: str, persistent: bool = False, debug: bool = False) -> str:
+    """The part that all programs share.
+
+    Args:
+        persistent: whether its kernels go through all steps themselves.
+        debug: whether these give up a wait that takes too long, and say what they waited for.
+    """
     folder = files(__package__)
     mode = 0 if dtype == "float64" else MODES[precision]
     lines = [f"#define RNN_DOUBLE {int(dtype == 'float64')}", f"#define RNN_MODE {mode}"]
-    texts = [folder.joinpath(f"{name}.cuh").read_text() for name in PARTS]
+    if debug:  # of looks at a counter: seconds on a GPU
+        lines += [
+            "#ifdef RNN_HOST",
+            "#define RNN_BOUND 2000",
+            "#else",
+            "#define RNN_BOUND (1 << 24)",
+        ]
+        lines.append("#endif")
+    parts = (*PARTS, "persistent") if persistent else PARTS
+    texts = [folder.joinpath(f"{name}.cuh").read_text() for name in parts]
     device = folder.joinpath("device.cuh").read_text()
     return "\n".join([*lines, "#ifndef RNN_HOST", device, "#endif", *texts])
 
@@ -148,7 +162,7 @@ class SourceWriter:
 
     def source(self) -> str:
         """The whole text."""
-        return "\n".join([header(self.dtype, self.precision), *(k.text for k in self.kernels)])
+        return program_text(self.dtype, self.precision, self.kernels)
 
     def add(self, region: Region) -> RegionCode:
         """Add a region."""
@@ -256,31 +270,16 @@ class SourceWriter:
         total = -(-product.width // product.units) * words * columns
         numbers = self.program.packed_buffer(buffer, total, product.symbol.attribute)
         self.packed[buffer] = total
-        weights = {n: f"((const real *)p[{k}])" for n, k in numbers.items() if n}
-        cases = [
-            f"case {k}: return {_weight_text(product.symbol, segment, weights)};"
-            for k, segment in enumerate(product.segments)
-        ]
-        body = [
-            f"rnn_word *const to = (rnn_word *)p[{numbers['']}];",
+        lines = [
+            f"rnn_word *const to = (rnn_word *)p[{numbers.pop('')}];",
             f"for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < {total}L;",
             "     i += (long)gridDim.x * blockDim.x) {",
             f"    const int column = i % {columns}, segment = column / {product.units};",
-            f"    const long word = i / {columns} % {words};",
+            f"    const long first = i / {columns} % {words} * RNN_INPUTS;",
             f"    const long u = i / {columns * words} * {product.units} "
             f"+ column % {product.units};",
-            "    auto value = [&](long input) -> real {",
-            f"        if (input >= {product.inputs} || u >= {product.width}) return 0;",
-            "        switch (segment) {",
-            *(f"        {case}" for case in cases),
-            "        }",
-            "        return 0;",
-            "    };",
-            "    const long first = word * RNN_INPUTS;",
-            "    to[i] = rnn_round(value(first), value(first + RNN_INPUTS - 1));",
-            "}",
         ]
-        text, buffers = kernel_text(name, "", body, THREADS)
+        text, buffers = pack_text(name, product.symbol, product.segments, numbers, lines)
         return self._keep(PackCode(name, text, buffers, total))
 
     # -- sums over rows -----------------------------------------------------------------------
@@ -485,8 +484,55 @@ def _weight_text(symbol: Symbol, segment: Segment, weights: dict[str, str]) -> s
     raise AssertionError(f"{segment} is in none of its weights")
 
 
+def pack_text(
+    name: str,
+    symbol: Symbol,
+    segments: tuple[Segment, ...],
+    numbers: dict[str, int],
+    lines: list[str],
+    arguments: str = "",
+) -> tuple[str, tuple[int, ...]]:
+    """A kernel that packs the weights of a product's segments, and the buffers that it takes.
+
+    Args:
+        numbers: of the weights' buffers, by their names.
+        lines: open a loop over ``i``, and set from it ``segment``, the unit ``u`` in that, and
+            ``first``, the first input of the word ``to[i]``.
+        arguments: of the kernel, beside the buffers.
+    """
+    weights = {weight: f"((const real *)p[{number}])" for weight, number in numbers.items()}
+    cases = [
+        f"case {k}: return u < {one.width} ? {_weight_text(symbol, one, weights)} : (real)0;"
+        for k, one in enumerate(segments)
+    ]
+    body = [
+        *lines,
+        "    auto value = [&](long input) -> real {",
+        f"        if (input >= {symbol.args[0].width}) return 0;",
+        "        switch (segment) {",
+        *(f"        {case}" for case in cases),
+        "        }",
+        "        return 0;",
+        "    };",
+        "    to[i] = rnn_round(value(first), value(first + RNN_INPUTS - 1));",
+        "}",
+    ]
+    return kernel_text(name, arguments, body, THREADS)
+
+
+def program_text(
+    dtype: str,
+    precision: str,
+    kernels: Iterable[Code],
+    persistent: bool = False,
+    debug: bool = False,
+) -> str:
+    """The text of a program of these kernels; the flags are those of ``header``."""
+    return "\n".join([header(dtype, precision, persistent, debug), *(k.text for k in kernels)])
+
+
 def kernel_text(
-    name: str, arguments: str, body: list[str], threads: int
+    name: str, arguments: str, body: list[str], threads: int, attribute: str = ""
 ) -> tuple[str, tuple[int, ...]]:
     """A kernel, and the buffers that it takes: those that its body calls ``p[NUMBER]``."""
     inner = "\n".join(f"    {line}" for line in body)
@@ -494,8 +540,6 @@ def kernel_text(
     inner = re.sub(r"\bp\[(\d+)\]", r"p\1", inner)
     given = [arguments] if arguments else []
     signature = ", ".join([*given, *(f"void *p{k}" for k in numbers)])
-    text = (
-        f'extern "C" __global__ void __launch_bounds__({threads}, 1) {name}({signature}) {{\n'
-        f"{inner}\n}}\n"
-    )
+    attributes = f"__launch_bounds__({threads}, 1) {attribute}"
+    text = f'extern "C" __global__ void {attributes}{name}({signature}) {{\n{inner}\n}}\n'
     return text, tuple(numbers)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rnnfarm_cupy import compiler, gpu
+from rnnfarm_cupy import compiler, figures, gpu
+from rnnfarm_cupy.host import HostRuntime
 from rnnfarm_cupy.runtime import Launch, Matrix
 
 from rnnfarm.errors import DeviceError
@@ -280,6 +281,7 @@ def stand_in() -> Any:
     runtime._threads, runtime._lock, runtime._stream = {threading.get_ident()}, threading.Lock(), 5
     runtime._failures = (DeviceError, FakeError)
     runtime._handle, runtime._cannot_record = 9, False
+    runtime._figures, runtime._measuring = None, threading.Lock()
     runtime._scalars = {4: np.array([1, 0], np.float32), 8: np.array([1, 0], np.float64)}
     runtime.stream = contextlib.nullcontext()
     runtime.cuda = SimpleNamespace(memory=SimpleNamespace(OutOfMemoryError=MemoryError))
@@ -316,6 +318,157 @@ def test_arguments_are_handed_over_as_c_sees_them() -> None:
     runtime._start = fail
     with pytest.raises(DeviceError, match=r"kernel \(2 x 3 blocks of 64 threads, 16 bytes"):
         runtime.launch(Launch(function, (2, 3), 64, 16, []))
+
+
+class Driver:
+    """Stands for CuPy's driver: notes what it is asked for, in the order in which it is."""
+
+    def __init__(self, resident: int = 2, refuses: str = "") -> None:
+        self.resident, self.refuses = resident, refuses
+        self.asked: list[tuple[Any, ...]] = []
+
+    def _note(self, name: str, *values: Any) -> None:
+        self.asked.append((name, *values))
+        if name == self.refuses:
+            raise FakeError("CUDA_ERROR_INVALID_VALUE: invalid argument", 1)
+
+    def launchKernel(self, *values: Any) -> None:
+        self._note("launch", *values)
+
+    def launchCooperativeKernel(self, *values: Any) -> None:
+        self._note("together", *values)
+
+    def funcSetAttribute(self, *values: Any) -> None:
+        self._note("set", *values)
+
+    def occupancyMaxActiveBlocksPerMultiprocessor(self, *values: Any) -> int:
+        self._note("occupancy", *values)
+        return self.resident
+
+
+def driven(**given: Any) -> tuple[Any, Driver]:
+    """A runtime of three multiprocessors, and its driver."""
+    runtime, driver = stand_in(), Driver(**given)
+    runtime.multiprocessors, runtime.cuda.driver = 3, driver
+    runtime._start, runtime._start_together = driver.launchKernel, driver.launchCooperativeKernel
+    return runtime, driver
+
+
+def test_blocks_that_wait_for_each_other() -> None:
+    runtime, driver = driven()
+    function = gpu.Function(77, "kernel", None)
+    launch = Launch(function, (3, 2), 64, 16, [1], together=True)
+    started = ("together", 77, 3, 2, 1, 64, 1, 1, 16, 5, function.addresses)
+    runtime.launch(launch)
+    assert driver.asked == [("occupancy", 77, 64, 16), started]
+    runtime.launch(launch)
+    assert driver.asked[2:] == [started]
+    too_many = Launch(function, (7, 1), 64, 16, [1], together=True)
+    with pytest.raises(DeviceError, match=r"7 blocks.*kernel.*forever: none runs 6 of them"):
+        runtime.launch(too_many)
+    assert len(driver.asked) == 3
+    runtime.launch(Launch(function, (7, 1), 64, 16, [1]))
+    assert driver.asked[3:] == [("launch", *started[1:2], 7, 1, *started[4:], 0)]
+    # Another block of the same kernel is another question.
+    assert runtime.resident(function, 128, 16) == 6
+    assert driver.asked[4:] == [("occupancy", 77, 128, 16)]
+
+
+def test_what_cuda_refuses_of_a_persistent_kernel() -> None:
+    function = gpu.Function(77, "kernel", None)
+    launch = Launch(function, (3, 2), 64, 16, [], together=True)
+    runtime, _ = driven(refuses="together")
+    with pytest.raises(DeviceError, match=r"kernel \(3 x 2 blocks of 64 threads, 16 bytes"):
+        runtime.launch(launch)
+    runtime, _ = driven(refuses="occupancy")
+    function.resident.clear()
+    with pytest.raises(DeviceError, match="none failed"):
+        runtime.launch(launch)
+    assert not function.resident
+    runtime, _ = driven(refuses="set")
+    with pytest.raises(DeviceError, match=r"kernel cannot have clusters of 16 blocks on none"):
+        runtime.launch(Launch(function, (16, 1), 64, 16, [], cluster=16))
+    assert not function.large_clusters
+
+
+def test_large_clusters_are_allowed_once() -> None:
+    runtime, driver = driven()
+    function = gpu.Function(77, "kernel", None)
+    for cluster in (8, 16, 16):
+        runtime.launch(Launch(function, (16, 1), 64, 0, [], cluster=cluster))
+    kinds = [asked[0] for asked in driver.asked]
+    assert kinds == ["launch", "set", "launch", "launch"]
+    assert driver.asked[1] == ("set", 77, 14, 1)
+
+
+def figured(capability: str, **more: int) -> Any:
+    """A runtime whose device has these attributes, and whose barriers last 2 and 1 seconds."""
+    runtime, _ = driven()
+    runtime.shared_limit = 1000
+    attributes = {"ClockRate": 1_410_000, "MaxRegistersPerMultiprocessor": 65_536, **more}
+    runtime._device = SimpleNamespace(attributes=attributes, compute_capability=capability)
+    programs: list[str] = []
+    program = SimpleNamespace(function=lambda name, shared=0: gpu.Function(1, name, None))
+    runtime.load = lambda source: programs.append(source) or program
+    runtime.empty = lambda shape, dtype: Lying(np.ones(shape, dtype))
+    runtime.clear = lambda target: target.array.fill(0)
+
+    def elapsed(work: Any) -> float:
+        work()
+        return 2000.0 if work.args[0].together else 1000.0
+
+    runtime.elapsed, runtime.programs = elapsed, programs
+    return runtime
+
+
+def test_figures_are_the_devices() -> None:
+    more = {"MemoryClockRate": 1_215_000, "GlobalMemoryBusWidth": 5120}
+    runtime = figured("80", **more)
+    found = runtime.figures()
+    assert (found.name, found.capability, found.multiprocessors) == ("none", 80, 3)
+    assert (found.registers, found.shared, found.clock) == (65_536, 1000, 1.41e9)
+    assert found.memory == pytest.approx(1.555e12, rel=1e-3)
+    assert (found.barrier, found.cluster_barrier, found.cluster_most) == (2.0, None, 0)
+    assert runtime.figures() is found
+    assert len(runtime.programs) == 1
+    found = figured("90").figures()
+    assert (found.barrier, found.cluster_barrier, found.cluster_most) == (2.0, 1.0, 16)
+    assert found.memory == gpu.UNKNOWN_MEMORY
+
+
+def test_barriers_that_cannot_be_measured(caplog: pytest.LogCaptureFixture) -> None:
+    runtime = figured("90")
+
+    def fail(source: str) -> None:
+        raise DeviceError("it cannot be compiled")
+
+    runtime.load = fail
+    found = runtime.figures()
+    assert (found.barrier, found.cluster_barrier) == (1e-6, 0.25e-6)
+    assert runtime.figures() is found
+    assert ["(it cannot be compiled)" in record.message for record in caplog.records] == [True]
+
+
+def test_figures_by_capability() -> None:
+    def of(name: str, capability: int) -> figures.Figures:
+        return figures.figures_of(
+            name, capability, multiprocessors=10, shared=1, clock=1e9, memory=1e12
+        )
+
+    assert of("A40", 86).rates == {"full": 128, "tf32": 256, "bf16": 512, "float64": 2}
+    assert of("NVIDIA GeForce RTX 3090", 86).rates["tf32"] == 128
+    assert of("Orin", 87).rates == of("A40", 86).rates
+    assert of("B300", 103).cluster_most == 16
+    assert of("later", 200).cluster_most == 8
+    assert of("earlier", 75).cluster_most == 0
+    assert figures.H200.rates["bf16"] == pytest.approx(0.62 * 2048, rel=1e-3)
+    assert figures.H200.cache == pytest.approx(5.5e12, rel=0.01)
+    assert figures.A100.cache == pytest.approx(4.0e12, rel=0.02)
+    measured = figures.A100.with_measured(1.0, None)
+    assert (measured.barrier, measured.clock) == (1.0, figures.A100.clock)
+    assert len({figures.A100, figures.H100, figures.H200, measured}) == 4
+    host = HostRuntime().figures()
+    assert (host.multiprocessors, host.barrier, host.cluster_barrier) == (4, 1.0, 1.0)
 
 
 def gemm(handle: int, turn_a: int, turn_b: int, m: int, n: int, k: int, *rest: Any) -> None:
@@ -443,6 +596,20 @@ def test_where_nothing_can_be_recorded(refuses: str, caplog: pytest.LogCaptureFi
 def test_the_rounding_kernel_compiles() -> None:
     kernels = compiler.compile_cubin(gpu.BF16, "sm_80").kernels
     assert [kernel.name for kernel in kernels] == ["rnnfarm_round_bf16"]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("arch", "names"),
+    [
+        ("sm_80", {"rnn_barriers"}),
+        ("sm_90", {"rnn_barriers", "rnn_cluster_barriers"}),
+    ],
+)
+def test_the_barriers_compile(arch: str, names: set[str]) -> None:
+    kernels = compiler.compile_cubin(figures.BARRIERS, arch).kernels
+    assert {kernel.name for kernel in kernels} == names
+    assert all(kernel.spill_bytes == 0 for kernel in kernels)
 
 
 @pytest.fixture(scope="module")
@@ -612,6 +779,30 @@ class TestGPU:
         thread.start()
         thread.join()
         assert (found[0] == 3).all()
+
+    def test_figures_and_barriers(
+        self, real: gpu.CuPyRuntime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        found = real.figures()
+        print(found)
+        assert not caplog.records
+        assert real.arch == f"sm_{found.capability}"
+        assert 1e8 < found.clock < 1e10
+        assert 1e10 < found.memory < 1e14
+        assert 1e-7 < found.barrier < 1e-4
+        if found.cluster_most:
+            assert found.cluster_barrier is not None
+            assert 1e-8 < found.cluster_barrier < found.barrier
+
+    def test_a_grid_that_is_too_large_to_wait(self, real: gpu.CuPyRuntime) -> None:
+        function = real.load(figures.BARRIERS).function("rnn_barriers")
+        counter = real.put(np.zeros(1, np.uint32))
+        most = real.resident(function, 256, 0)
+        assert most >= real.multiprocessors
+        real.launch(Launch(function, (most, 1), 256, 0, [3, counter], together=True))
+        assert real.get(counter)[0] == 3 * most
+        with pytest.raises(DeviceError, match="forever"):
+            real.launch(Launch(function, (most + 1, 1), 256, 0, [3, counter], together=True))
 
     def test_time_and_name(self, real: gpu.CuPyRuntime) -> None:
         array = real.empty((1 << 26,), np.float32)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from rnnfarm_cupy.compiler import compile_cubin, missing_compiler
 from rnnfarm_cupy.device import CUDADevice
+from rnnfarm_cupy.figures import A100, H200, Figures
 from rnnfarm_cupy.kernel import CUDAKernel, write
+from rnnfarm_cupy.resident import choices, made
 from rnnfarm_cupy.runtime import Program, Runtime
 
 from rnnfarm.equations.plan import make_plan
@@ -38,7 +40,12 @@ def test_cells(name: str, precision: str) -> None:
     cell = REGISTRY.get("cells", name)(**settings)
     plan = make_plan(cell, 256, 512, variants(cell.states)["all"])
     dtype, precision = ("float64", "full") if precision == "float64" else ("float32", precision)
-    compiled(write(plan, dtype, precision)[2].source())
+    compiled(write(plan, dtype, precision).source())
+
+
+#: Rows and widths at which persistent kernels are compiled: those of ``benchmarks/gpu.py``.
+SHAPES = ((16, 768), (64, 512), (256, 1024), (32, 256))
+OF_UNITS = ("lstm", "gru", "elman", "mgu", "lstm_peephole", "indrnn")
 
 
 class Collecting(Runtime):
@@ -60,12 +67,62 @@ class Collecting(Runtime):
         raise AssertionError("nothing is computed here")
 
     empty = put = get = address = copy = clear = launch = product = recorded = _nothing  # type: ignore[assignment]
-    late = sender = synchronize = elapsed = _nothing  # type: ignore[assignment]
+    late = sender = synchronize = elapsed = figures = resident = _nothing  # type: ignore[assignment]
 
 
 class Named(Program):
     def function(self, name: str, shared: int = 0) -> str:
         return name
+
+
+class Compiled(Program):
+    def __init__(self, source: str, arch: str) -> None:
+        self._kernels = {one.name: one for one in compile_cubin(source, arch).kernels}
+
+    def spills(self, name: str) -> int:
+        return self._kernels[name].spill_bytes
+
+    def function(self, name: str, shared: int = 0) -> str:
+        return name
+
+
+class Compiling(Collecting):
+    """Compiles sources for a device that is not here."""
+
+    def __init__(self, arch: str, figures: Figures) -> None:
+        super().__init__()
+        self.arch, self.shared_limit = arch, figures.shared
+        self.multiprocessors = figures.multiprocessors
+
+    def load(self, source: str) -> Program:
+        return Compiled(source, self.arch)
+
+    def resident(self, function: object, block: int, shared: int) -> int:
+        return self.multiprocessors
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("name", OF_UNITS)
+def test_persistent_kernels(name: str, arch: str) -> None:
+    """As they are chosen for an A100 and an H200: a precision for each shape and architecture."""
+    cell = REGISTRY.get("cells", name)()
+    figures = A100 if arch == "sm_80" else H200
+    for number, (rows, hidden) in enumerate(SHAPES):
+        turn = number + OF_UNITS.index(name) + ARCHES.index(arch)
+        precision = ("bf16", "tf32", "full")[turn % 3]
+        plan = make_plan(cell, hidden, hidden, variants(cell.states)[("plain", "all")[turn % 2]])
+        loops = write(plan, "float32", precision).loops
+        chosen = [
+            choice
+            for choice in choices(loops, rows, precision, figures)
+            if choice.prediction is not None
+        ]
+        if chosen:
+            runtime = Compiling(arch, figures)
+            resident, program = made(runtime, loops, chosen, "float32", precision)
+            for code in resident.codes.values():
+                print(arch, figures.name, rows, hidden, precision, code.name, code.partition)
+                assert program.spills(code.name) == 0, code.partition
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
