@@ -11,6 +11,10 @@ time is scaled to the window as the row says. Both forwards keep what a backward
 backwards give the gradients of the input and of the parameters. ``floor_ms`` is what the GPU takes
 at least: the larger of the products' operations by its peak for the precision, and of the bytes by
 its bandwidth, where parameters, input, output, saved values and their gradients are moved once.
+``persistent`` says which passes go through all steps in one kernel, and how it is spread over the
+GPU; ``predicted_us_per_step`` is what the choice was made by (without the products over the whole
+window, which ``us_per_step`` has), and ``stepwise_us_per_step`` the time with kernels for every
+step.
 
 Prints one JSON object a row on stdout, and progress and a table on stderr. The run keeps to its
 minutes: what does not fit any more is left out, and the last row says what that was. Programs are
@@ -45,7 +49,10 @@ import numpy as np
 from rnnfarm_cupy import compiler
 from rnnfarm_cupy.host import HostRuntime, find_compiler
 from rnnfarm_cupy.kernel import CUDAKernel, CUDAWindowKernel
+from rnnfarm_cupy.predict import describe
+from rnnfarm_cupy.resident import choices
 from rnnfarm_cupy.runtime import PRECISIONS, Runtime
+from rnnfarm_cupy.workspace import Workspace
 
 from rnnfarm.builtin import cells
 from rnnfarm.equations.parts import Cell
@@ -63,12 +70,15 @@ SHAPES = (
 )
 HOST_SHAPES = ((3, 9, 12), (19, 8, 17))
 #: What is timed.
-TIMED = ("lstm", "gru", "elman", "mgu")
+TIMED = ("lstm", "gru", "elman", "mgu", "mgu_gate_after", "lstm_peephole", "indrnn_tanh")
+#: Those of them that PyTorch has, or that are a short loop there.
+COMPARED = ("lstm", "gru", "elman", "mgu")
 CELLS: dict[str, Callable[[], Cell]] = {
     "lstm": cells.LSTM,
     "gru": cells.GRU,
     "elman": cells.Elman,
     "mgu": cells.MGU,
+    "mgu_gate_after": cells.MGUGateAfter,
     "elman_relu": lambda: cells.Elman(activation="relu"),
     "jordan": cells.Jordan,
     "lstm_peephole": cells.LSTMPeephole,
@@ -384,6 +394,10 @@ def time_all(bench: Bench, tasks: list[tuple[Task, tuple[int, int]]]) -> None:
                 "torch": None,
                 "ratio_to_torch": None,
                 "floor_ms": None,
+                "persistent": None,
+                "predicted_us_per_step": None,
+                "stepwise_us_per_step": None,
+                "stepwise_predicted_us_per_step": None,
                 "error": None,
             }
             for one in PASSES
@@ -444,10 +458,13 @@ def measure(
     """Fill in the times of both passes."""
     plan = built.plan
     B, T, precision = rows[0]["B"], rows[0]["T"], rows[0]["precision"]
-    ours = our_runs(bench.runtime, built, inputs)
+    workspace = built.workspace(T, B)
+    ours = our_runs(bench.runtime, built, inputs, workspace)
+    by_steps = our_runs(bench.runtime, built, inputs, Workspace(built, T, B, None))
+    found = choices(built.written.loops, B, built.exact, bench.runtime.figures())
     theirs: list[Run] | None = None
     scale, note = 1.0, None
-    if bench.torch is not None:
+    if bench.torch is not None and rows[0]["cell"] in COMPARED:
         try:
             theirs, scale, note = torch_runs(
                 bench.torch, bench.runtime, rows[0]["cell"], precision, inputs
@@ -458,6 +475,22 @@ def measure(
         row["floor_ms"] = floor_ms(bench.peaks, plan, B, T, precision, backward=number > 0)
         row["torch"] = note
         runs = {"ours": ours[number]}
+        if workspace.resident is not None:
+            runs["by steps"] = by_steps[number]
+        passes = found[: number + 1]  # the forward, and then the backward
+        row["persistent"] = "; ".join(
+            describe(one.prediction)
+            for one in passes
+            if one.prediction is not None
+            and workspace.resident is not None
+            and one.region in workspace.resident.codes
+        )
+        predicted = sum(
+            one.prediction.seconds if one.persistent and one.prediction else one.stepwise
+            for one in passes
+        )
+        row["predicted_us_per_step"] = round(predicted * 1e6, 3)
+        row["stepwise_predicted_us_per_step"] = round(sum(one.stepwise for one in passes) * 1e6, 3)
         if theirs is not None:
             runs["torch"] = theirs[number]
         try:
@@ -470,22 +503,25 @@ def measure(
             taken = in_turns(bench.runtime, {"ours": ours[number]})
         row["ms"] = round(taken["ours"] * 1e3, 4)
         row["us_per_step"] = round(taken["ours"] * 1e6 / T, 3)
+        if "by steps" in taken:
+            row["stepwise_us_per_step"] = round(taken["by steps"] * 1e6 / T, 3)
         if "torch" in taken:
             row["torch_ms"] = round(taken["torch"] * scale * 1e3, 4)
             row["ratio_to_torch"] = round(taken["ours"] / (taken["torch"] * scale), 3)
 
 
-def our_runs(runtime: Runtime, built: CUDAWindowKernel, inputs: Arrays) -> list[Run]:
+def our_runs(
+    runtime: Runtime, built: CUDAWindowKernel, inputs: Arrays, workspace: Workspace
+) -> list[Run]:
     """The forward, and both passes."""
     plan = built.plan
-    T, B = inputs["x"].shape[:2]
+    B = inputs["x"].shape[1]
     parameters = {name: runtime.put(array) for name, array in made_weights(plan).items()}
     gradients = {name: runtime.empty(p.shape, np.float32) for name, p in plan.parameters.items()}
     states = {
         name: runtime.put(np.zeros((B, width), np.float32)) for name, width in plan.states.items()
     }
     x, d_output = runtime.put(inputs["x"]), runtime.put(inputs["gradient of y"])
-    workspace = built.workspace(T, B)
 
     def forward() -> None:
         built.forward(workspace, parameters, x, states, {})
@@ -629,13 +665,14 @@ def title(row: dict[str, Any]) -> str:
 
 def table(bench: Bench) -> None:
     """Everything, to be read."""
-    columns = ("ms", "us_per_step", "torch_ms", "ratio_to_torch", "floor_ms")
+    columns = ("ms", "us_per_step", "predicted_us_per_step", "stepwise_us_per_step")
+    columns += ("torch_ms", "ratio_to_torch", "floor_ms")
     lines = [bench.runtime.name]
     heads = ("cell", "B", "T", "H", "precision", "pass")
     widths = (6, 4, 5, 5, 9, 16)
     lines.append(
         " ".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))
-        + "".join(f"{column:>15}" for column in columns)
+        + "".join(f"{column.removesuffix('_per_step'):>15}" for column in columns)
     )
     for row in bench.rows:
         if row["pass"] == "check":

@@ -21,6 +21,7 @@ CELLS: dict[str, Cell] = {
     "gru": cells.GRU(),
     "gru-reset-before": cells.GRUResetBefore(),
     "mgu": cells.MGU(),
+    "mgu-gate-after": cells.MGUGateAfter(),
     "indrnn": cells.IndRNN(),
     "ligru": LiGRU(),
     "cornn": CoRNN(),

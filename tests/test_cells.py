@@ -266,6 +266,7 @@ def test_where_of_equal_numbers_is_as_wide_as_its_condition() -> None:
         (cells.GRU(), 1),
         (cells.GRUResetBefore(), 2),
         (cells.MGU(), 2),
+        (cells.MGUGateAfter(), 1),
         (cells.IndRNN(), 0),
     ],
 )

@@ -28,6 +28,7 @@ CELLS: dict[str, Cell] = {
     "lstm_layer_norm": cells.LSTMLayerNorm(),
     "gru": cells.GRU(),
     "gru_reset_before": cells.GRUResetBefore(),
+    "mgu_gate_after": cells.MGUGateAfter(),
     "mgu": cells.MGU(),
     "indrnn": cells.IndRNN(),
     "indrnn-tanh": cells.IndRNN(activation="tanh"),

@@ -17,6 +17,7 @@ def rnnfarm_cells() -> Parts:
         "gru": "rnnfarm.builtin.cells:GRU",
         "gru_reset_before": "rnnfarm.builtin.cells:GRUResetBefore",
         "mgu": "rnnfarm.builtin.cells:MGU",
+        "mgu_gate_after": "rnnfarm.builtin.cells:MGUGateAfter",
         "indrnn": "rnnfarm.builtin.cells:IndRNN",
     }
 

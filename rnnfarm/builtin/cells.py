@@ -146,6 +146,15 @@ class MGU(Cell):
         return h + f * (n - h)
 
 
+class MGUGateAfter(Cell):
+    """Minimal gated unit with the gate after the product, as ``GRU`` has its reset; one stage."""
+
+    def step(self, x: Symbol, h: Symbol) -> Symbol:
+        f = sigmoid(affine(x, h, bias=1.0))
+        n = tanh(affine(x, name="N") + f * affine(h, name="M"))
+        return h + f * (n - h)
+
+
 class IndRNN(Cell):
     """Independently recurrent network (Li et al. 2018): each unit sees only itself."""
 

@@ -48,7 +48,7 @@ def _builtin_cells() -> list[Cell]:
     made: list[Cell] = [cells.LSTMProjection(projection=3), cells.Elman(activation="relu")]
     plain = (
         cells.Elman, cells.Jordan, cells.LSTM, cells.LSTMPeephole, cells.LSTMLayerNorm,
-        cells.GRU, cells.GRUResetBefore, cells.MGU, cells.IndRNN,
+        cells.GRU, cells.GRUResetBefore, cells.MGU, cells.MGUGateAfter, cells.IndRNN,
     )  # fmt: skip
     return made + [cell() for cell in plain]
 

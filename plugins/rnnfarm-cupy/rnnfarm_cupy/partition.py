@@ -78,8 +78,8 @@ class Partition:
 
     Attributes:
         slices: of the units; the blocks of a group of rows.
-        row_groups: groups of 16 rows that a block can have.
-        at_once: of these, how many it multiplies at a time.
+        row_groups: groups of 16 rows that a block can have, a multiple of
+        at_once: how many of these it multiplies at a time.
         k_warps: warps that share a product's inputs, 4 or 8.
         column_groups: as many times as many warps share its columns.
         cluster: whether a group's blocks are a cluster, which has its own barrier and memory.
@@ -98,6 +98,10 @@ class Partition:
     chunk: int = 8
     ahead: int = 2
 
+    def __post_init__(self) -> None:
+        if self.row_groups % self.at_once:
+            raise ValueError(f"{self.row_groups} groups of rows are not {self.at_once} at a time")
+
     @property
     def warps(self) -> int:
         return self.k_warps * self.column_groups
@@ -105,6 +109,11 @@ class Partition:
     @property
     def threads(self) -> int:
         return 32 * self.warps
+
+    @property
+    def passes(self) -> int:
+        """How often a block multiplies in a phase."""
+        return -(-self.row_groups // self.at_once)
 
     @property
     def rows(self) -> int:

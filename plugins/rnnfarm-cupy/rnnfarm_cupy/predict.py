@@ -99,15 +99,26 @@ def _partitions(
         for units in _unit_shares(work.width, most):
             slices = -(-work.width // units)
             for at_once in (1, 2, 4):
-                if at_once > row_groups or row_groups // at_once > 8:
+                held = -(-row_groups // at_once) * at_once
+                if at_once > row_groups or held // at_once > 8:
                     continue
                 for k_warps, column_groups in WARPS:
-                    one = Partition(slices, row_groups, at_once, k_warps, column_groups)
+                    one = Partition(slices, held, at_once, k_warps, column_groups)
                     yield one, groups
-                    fits = slices <= figures.cluster_most and slices > 1
+                    fits = 1 < slices <= figures.cluster_most and groups <= _clusters(
+                        slices, figures
+                    )
                     clustered = replace(one, cluster=True)
                     if fits and clustered.misfit(work.shapes, work.width, precision) is None:
                         yield clustered, groups
+
+
+def _clusters(slices: int, figures: Figures) -> int:
+    """Clusters that run at the same time: each within one of the parts of a GPU, which have 16
+    multiprocessors or a few more."""
+    if not 1 < slices <= figures.cluster_most:
+        return 0
+    return figures.multiprocessors // 16 * (16 // slices)
 
 
 def _unit_shares(width: int, most: int) -> list[int]:
@@ -187,7 +198,7 @@ def _fitted(
     """The partition with as many weights in registers as there is room, and the registers."""
     limit = min(255, figures.registers // partition.threads // 8 * 8)
     double = 2 if precision == "float64" else 1
-    passes = -(-partition.row_groups // partition.at_once)
+    passes = partition.passes
     each = partition.pairs(work.width)
     if each * passes > 16:
         return None

@@ -12,7 +12,8 @@ import numpy as np
 from rnnfarm.equations.regions import Program, Region
 from rnnfarm.errors import DeviceError
 from rnnfarm_cupy.figures import Figures
-from rnnfarm_cupy.persistent import LoopWriter, PersistentCode, loop_of
+from rnnfarm_cupy.loop import LoopText, loop_of
+from rnnfarm_cupy.persistent import KernelText, PersistentCode
 from rnnfarm_cupy.predict import Choice, choose
 from rnnfarm_cupy.runtime import Array, Launch, Runtime
 from rnnfarm_cupy.source import THREADS, program_text
@@ -23,13 +24,13 @@ DEBUG = "RNNFARM_CUDA_DEBUG"
 TRIES = 4
 
 
-def loops_of(program: Program) -> dict[str, LoopWriter | str]:
+def loops_of(program: Program) -> dict[str, LoopText | str]:
     """For each region of steps what writes it as one kernel, or why that cannot be."""
-    found: dict[str, LoopWriter | str] = {}
+    found: dict[str, LoopText | str] = {}
     for action in (*program.forward, *program.backward):
         if isinstance(action, Region) and action.kind in ("forward", "backward"):
             loop = loop_of(action)
-            found[action.name] = loop if isinstance(loop, str) else LoopWriter(program, loop)
+            found[action.name] = loop if isinstance(loop, str) else LoopText(program, loop)
     return found
 
 
@@ -49,7 +50,7 @@ class Resident:
 
 
 def choices(
-    loops: Mapping[str, LoopWriter | str], rows: int, precision: str, figures: Figures
+    loops: Mapping[str, LoopText | str], rows: int, precision: str, figures: Figures
 ) -> list[Choice]:
     """What runs each region of steps; ``precision`` is ``float64`` in that dtype."""
     return [
@@ -64,7 +65,7 @@ def debugging() -> bool:
 
 def made(
     runtime: Runtime,
-    loops: Mapping[str, LoopWriter | str],
+    loops: Mapping[str, LoopText | str],
     chosen: list[Choice],
     dtype: str,
     precision: str,
@@ -79,12 +80,15 @@ def made(
     groups = {name: spread.groups for name, spread in spreads.items()}
     partitions = {name: spread.partition for name, spread in spreads.items()}
     for _ in range(TRIES):
-        codes = {name: _writer(loops, name).code(one, exact) for name, one in partitions.items()}
+        codes = {
+            name: KernelText(_text(loops, name), one, exact).code()
+            for name, one in partitions.items()
+        }
         program = runtime.load(source_of(codes, dtype, precision))
         spilled = {name: program.spills(code.name) for name, code in codes.items()}
         relieved = dict(partitions)
         for name, size in spilled.items():
-            loop = _writer(loops, name).loop
+            loop = _text(loops, name).loop
             one = partitions[name].relieved(-(-size // 4), loop.shapes, loop.width, exact)
             if one.sizes(loop.shapes, loop.width, exact).shared <= runtime.shared_limit:
                 relieved[name] = one
@@ -105,10 +109,10 @@ def made(
     return resident, program
 
 
-def _writer(loops: Mapping[str, LoopWriter | str], name: str) -> LoopWriter:
-    writer = loops[name]
-    assert isinstance(writer, LoopWriter)
-    return writer
+def _text(loops: Mapping[str, LoopText | str], name: str) -> LoopText:
+    found = loops[name]
+    assert isinstance(found, LoopText)
+    return found
 
 
 def source_of(codes: Mapping[str, PersistentCode], dtype: str, precision: str) -> str:

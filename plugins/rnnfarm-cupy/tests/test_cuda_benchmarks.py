@@ -26,10 +26,18 @@ def rows_of(script: str, *options: str) -> list[dict[str, Any]]:
 
 
 def test_gpu() -> None:
-    rows = rows_of("gpu.py", "--host", "--quick")
-    assert sum(row.get("pass") == "check" for row in rows) > 20
-    assert sum(row.get("pass") == "forward+backward" for row in rows) > 5
+    rows = rows_of("gpu.py", "--host", "--quick", "--only", "gru")
+    assert sum(row.get("pass") == "check" for row in rows) == 6
+    assert sum(row.get("pass") == "forward+backward" for row in rows) == 3
     assert not any(row.get("error") for row in rows if row.get("pass") == "check")
+
+
+def test_gpu_model() -> None:
+    rows = rows_of("gpu_model.py", "--cell", "gru")
+    assert len(rows) == 5 * 3 * 2  # shapes, precisions, passes
+    quick = [row for row in rows if row["persistent"]]
+    assert quick
+    assert all(row["us"] < row["stepwise_us"] for row in quick)
 
 
 def test_gpu_curves() -> None:

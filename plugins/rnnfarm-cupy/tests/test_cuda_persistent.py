@@ -15,11 +15,12 @@ from random_cells import cell_of, plan_options, recipes_of_units
 from rnnfarm_cupy import resident as running
 from rnnfarm_cupy.figures import A100, H200, Figures
 from rnnfarm_cupy.host import HostRuntime, find_compiler
-from rnnfarm_cupy.kernel import CUDAKernel, CUDAWindowKernel, Workspace, write
+from rnnfarm_cupy.kernel import CUDAKernel, CUDAWindowKernel, write
+from rnnfarm_cupy.loop import LoopText
 from rnnfarm_cupy.partition import Partition, Spread
-from rnnfarm_cupy.persistent import LoopWriter
 from rnnfarm_cupy.predict import best, choose
 from rnnfarm_cupy.resident import DEBUG, Resident
+from rnnfarm_cupy.workspace import Workspace
 
 from rnnfarm.builtin import cells
 from rnnfarm.equations.parts import Cell
@@ -201,7 +202,7 @@ def test_persistent_kernels_are_chosen_where_they_are_predicted_to_win() -> None
 
 def test_nobody_waits_where_there_are_no_products() -> None:
     for region, loop in loops(cells.IndRNN(), 768, "full").items():
-        assert isinstance(loop, LoopWriter)
+        assert isinstance(loop, LoopText)
         choice = choose(region, loop.work, 16, "full", H200)
         assert choice.persistent
         assert choice.prediction is not None
@@ -266,7 +267,7 @@ def test_a_wait_without_an_end_says_what_it_waits_for(monkeypatch: pytest.Monkey
 # -- predictions ------------------------------------------------------------------------------
 
 
-def loops(cell: Cell, hidden: int, precision: str) -> dict[str, LoopWriter | str]:
+def loops(cell: Cell, hidden: int, precision: str) -> dict[str, LoopText | str]:
     return write(make_plan(cell, hidden, hidden), "float32", precision).loops
 
 
@@ -275,7 +276,7 @@ def loops(cell: Cell, hidden: int, precision: str) -> dict[str, LoopWriter | str
 def test_partitions_fit_the_device(rows: int, hidden: int, precision: str) -> None:
     for figures in (H200, A100):
         for loop in loops(cells.LSTM(), hidden, precision).values():
-            assert isinstance(loop, LoopWriter)
+            assert isinstance(loop, LoopText)
             found = best(loop.work, rows, precision, figures)
             if found is None:
                 assert precision == "full" or figures is A100
@@ -291,7 +292,7 @@ def test_partitions_fit_the_device(rows: int, hidden: int, precision: str) -> No
 
 def test_a_choice_says_why() -> None:
     for region, loop in loops(cells.LSTM(), 768, "bf16").items():
-        assert isinstance(loop, LoopWriter)
+        assert isinstance(loop, LoopText)
         said = choose(region, loop.work, 16, "bf16", H200).sentence()
         assert said.startswith(f"{region}: one persistent kernel, 2 groups of rows x 64 slices")
         assert "against" in said
