@@ -33,25 +33,28 @@ Positive = Annotated[int, Field(ge=1)]
 class Column:
     """One column of a dataset: `tokens` are ids below `vocabulary`, `values` are float32 vectors.
 
-    `width` is the number of figures in one step (1 for tokens).
+    `width` is the number of figures in one step (1 for tokens). An `own` column has a list of its
+    own length for each sequence, where the others have an entry for every step: a label is one
+    entry long, and a transcript has as many as it has letters.
     """
 
     kind: Literal["tokens", "values"]
     dtype: Literal["uint8", "uint16", "int32", "float32"]
     width: Positive = 1
     vocabulary: Positive | None = None
+    own: bool = False
 
     @classmethod
-    def tokens(cls, vocabulary: int) -> Column:
+    def tokens(cls, vocabulary: int, own: bool = False) -> Column:
         """A column of ids in [0, vocabulary), in the smallest dtype that holds them."""
         if vocabulary <= 1 << 8:
-            return cls("tokens", "uint8", 1, vocabulary)
-        return cls("tokens", "uint16" if vocabulary <= 1 << 16 else "int32", 1, vocabulary)
+            return cls("tokens", "uint8", 1, vocabulary, own)
+        return cls("tokens", "uint16" if vocabulary <= 1 << 16 else "int32", 1, vocabulary, own)
 
     @classmethod
-    def values(cls, width: int) -> Column:
+    def values(cls, width: int, own: bool = False) -> Column:
         """A column of `width` float32 figures a step."""
-        return cls("values", "float32", width)
+        return cls("values", "float32", width, None, own)
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -124,6 +127,9 @@ class Manifest:
     def to_json(self) -> bytes:
         """The text of `dataset.json`; fields that say nothing are left out."""
         data = asdict(self)
+        for column in data["columns"].values():
+            if not column["own"]:
+                del column["own"]
         for split in data["splits"].values():
             for shard in split["shards"]:
                 if not shard["continues"]:
@@ -169,6 +175,8 @@ def _check(manifest: Manifest, where: str) -> None:
     mend = "restore it, or build the dataset again"
     if not manifest.columns:
         raise DataError(f"{where}: field columns: there is no column; {mend}")
+    if all(column.own for column in manifest.columns.values()):
+        raise DataError(f"{where}: field columns: no column has an entry for every step; {mend}")
     for name, column in manifest.columns.items():
         if problem := column.problem():
             raise DataError(f"{where}: field columns.{name}: {problem}; {mend}")

@@ -1,7 +1,8 @@
 """Shards: writing one Arrow file of a dataset, mapping it, and checking it.
 
 A shard is an uncompressed Arrow IPC file without nulls: one large_list a column and row, so that
-the figures of a record batch lie in one piece and are read without a copy. Record batches are
+the figures of a record batch lie in one piece and are read without a copy. Own columns have lists
+of their own lengths, empty in rows that carry on a sequence. Record batches are
 small enough (see `BATCH_ROWS`, `BATCH_STEPS`, `BATCH_BYTES`) to be put together in memory.
 """
 
@@ -78,6 +79,13 @@ class HashingFile:
         self.file.close()
 
 
+def _offsets(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Where lists of these lengths begin, and the end."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
 class ShardWriter:
     """Writes one shard; rows wait in memory until a record batch is full."""
 
@@ -93,12 +101,14 @@ class ShardWriter:
         self._waiting: list[Mapping[str, npt.NDArray[Any]]] = []
         self._lengths: list[int] = []
         self._waiting_steps = 0
-        self._step_bytes = sum(column.step_bytes for column in columns.values())
+        self._own_bytes = 0
+        self._step_bytes = sum(c.step_bytes for c in columns.values() if not c.own)
 
     @property
     def bytes(self) -> int:
         """Bytes of the figures so far, waiting rows included."""
-        return self.steps * self._step_bytes + 8 * self.rows * len(self.columns)
+        lists = 8 * self.rows * len(self.columns)
+        return self.steps * self._step_bytes + self._own_bytes + lists
 
     def append(self, row: Mapping[str, npt.NDArray[Any]], steps: int, continues: bool) -> None:
         """Add one row of `steps` steps, of the columns' dtypes and shapes."""
@@ -109,6 +119,11 @@ class ShardWriter:
         self.rows += 1
         self.steps += steps
         self._waiting_steps += steps
+        self._own_bytes += sum(
+            len(row[name]) * column.step_bytes
+            for name, column in self.columns.items()
+            if column.own
+        )
         if (
             len(self._lengths) >= BATCH_ROWS
             or self._waiting_steps >= BATCH_STEPS
@@ -120,10 +135,12 @@ class ShardWriter:
         """Write the waiting rows as one record batch."""
         if not self._lengths:
             return
-        offsets = np.zeros(len(self._lengths) + 1, np.int64)
-        np.cumsum(self._lengths, out=offsets[1:])
+        shared = _offsets(self._lengths)
         arrays = []
         for name, column in self.columns.items():
+            offsets = shared
+            if column.own:
+                offsets = _offsets([len(row[name]) for row in self._waiting])
             given = np.concatenate([row[name] for row in self._waiting])
             self._check(name, column, given, offsets)
             figures = np.ascontiguousarray(given, dtype=column.numpy)
@@ -138,6 +155,8 @@ class ShardWriter:
         self, name: str, column: Column, figures: npt.NDArray[Any], offsets: npt.NDArray[np.int64]
     ) -> None:
         """DataError where a figure does not fit its column; a whole batch at once, for speed."""
+        if not figures.size:
+            return
         if column.vocabulary is not None:
             if figures.dtype.kind not in "ui":
                 raise DataError(f"column '{name}': tokens are integers, not {figures.dtype}")
@@ -181,13 +200,15 @@ class Chunk:
     """One record batch, mapped: steps [low, high) of the split.
 
     `columns` holds the figures, tokens (steps,) and values (steps, width), read-only; `starts` the
-    split's step at which each sequence that begins in here begins, ascending.
+    split's step at which each sequence that begins in here begins, ascending. `own` holds the
+    figures of own columns, and where those of each of these sequences begin, and the end.
     """
 
     low: int
     high: int
     columns: Mapping[str, npt.NDArray[Any]]
     starts: npt.NDArray[np.int64]
+    own: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]
 
 
 def map_shard(
@@ -242,15 +263,24 @@ def _chunks(
     first = low
     for batch in batches:
         parts = {name: _figures(shown, batch, name, columns[name]) for name in columns}
-        offsets = [part[0] for part in parts.values()]
-        if not all(np.array_equal(offsets[0], other) for other in offsets[1:]):
+        stepwise = {name: part for name, part in parts.items() if not columns[name].own}
+        offsets, *others = (part[0] for part in stepwise.values())
+        if not all(np.array_equal(offsets, other) for other in others):
             raise DataError(f"{shown}: its columns are not equally long; {REBUILD}")
         begins = np.ones(batch.num_rows, bool)
         later = [at - row for at in info.continues if row <= at < row + batch.num_rows]
         begins[later] = False
-        starts = low + offsets[0][:-1][begins]
-        high = low + int(offsets[0][-1])
-        chunks.append(Chunk(low, high, {name: part[1] for name, part in parts.items()}, starts))
+        starts = low + offsets[:-1][begins]
+        high = low + int(offsets[-1])
+        own = {}
+        for name in columns.keys() - stepwise.keys():
+            places, figures = parts[name]
+            if np.diff(places)[~begins].any():
+                raise DataError(f"{shown}: column '{name}' has figures twice; {REBUILD}")
+            # Rows that carry on a sequence are empty, and may be left out.
+            own[name] = (np.append(places[:-1][begins], places[-1]), figures)
+        figures_by_step = {name: part[1] for name, part in stepwise.items()}
+        chunks.append(Chunk(low, high, figures_by_step, starts, own))
         low, row = high, row + batch.num_rows
     if low - first != info.steps or row != info.rows:
         raise DataError(
@@ -270,7 +300,9 @@ def _figures(
     if column.kind == "values" and column.width > 1:
         items = items.values
     figures = items.to_numpy(zero_copy_only=True).reshape(-1, *column.step_shape())
-    whole = offsets[0] == 0 and offsets[-1] == len(figures) and bool((np.diff(offsets) > 0).all())
+    least = 0 if column.own else 1
+    lengths = np.diff(offsets)
+    whole = offsets[0] == 0 and offsets[-1] == len(figures) and bool((lengths >= least).all())
     if not whole or lists.null_count:
         raise DataError(f"{shown}: column '{name}' has damaged or empty rows; {REBUILD}")
     return offsets, figures

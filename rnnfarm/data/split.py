@@ -79,7 +79,8 @@ class Split:
 
         A read-only view of the file where they lie in one record batch, else a copy.
         """
-        self.column(column)
+        if self.column(column).own:
+            raise JobError(f"{self.place.shown}: column '{column}' has no entry for every step")
         if not 0 <= low <= high <= self.steps:
             raise IndexError(f"steps [{low}, {high}) of a split of {self.steps} steps")
         parts = [
@@ -89,6 +90,16 @@ class Split:
             described = self.columns[column]
             return np.empty((0, *described.step_shape()), described.numpy)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def own(self, column: str, start: int) -> npt.NDArray[Any]:
+        """The entries of an own column of the sequence that begins at step `start`: (length,)
+        tokens or (length, width) values, a read-only view of the file."""
+        chunk = self.chunk(start)
+        places, figures = chunk.own[column]
+        at = int(np.searchsorted(chunk.starts, start))
+        if at == len(chunk.starts) or int(chunk.starts[at]) != start:
+            raise IndexError(f"no sequence begins at step {start}")
+        return figures[places[at] : places[at + 1]]
 
     def starts(self, low: int = 0, high: int | None = None) -> npt.NDArray[np.int64]:
         """The steps in [low, high) at which a sequence begins, ascending."""

@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from rnnfarm.data.manifest import MANIFEST, Column, Manifest, ShardInfo, SplitInfo, VocabularyInfo
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import BATCH_BYTES, BATCH_STEPS, ShardWriter
@@ -60,7 +62,9 @@ class DatasetWriter:
         self._open: dict[str, ShardWriter] = {}
         self._done: dict[str, list[ShardInfo]] = {}
         self._shards = 0
-        step_bytes = sum(column.step_bytes for column in self.columns.values())
+        step_bytes = sum(c.step_bytes for c in self.columns.values() if not c.own)
+        if not step_bytes:
+            raise DataError("a dataset needs a column with an entry for every step")
         self._piece = max(1, min(BATCH_STEPS, BATCH_BYTES // step_bytes))
 
     def __enter__(self) -> Self:
@@ -73,17 +77,32 @@ class DatasetWriter:
     ) -> None:
         """Add a sequence: one array a column, tokens (steps,) and values (steps, width).
 
-        With `continues` it carries on the last sequence of the split. Empty ones are left out.
+        With `continues` it carries on the last sequence of the split, and its own columns are left
+        out. Empty ones are left out.
         """
-        steps = self._check(sequence)
+        steps = self._check(sequence, continues)
         try:
             for low in range(0, steps, self._piece):
                 high = min(low + self._piece, steps)
-                row = {name: sequence[name][low:high] for name in self.columns}
+                row = self._row(sequence, low, high, continues or low > 0)
                 self._writer(split).append(row, high - low, continues or low > 0)
         except OSError as error:
             raise self._unwritable(error) from error
         self.steps += steps
+
+    def _row(
+        self, sequence: Mapping[str, npt.NDArray[Any]], low: int, high: int, continues: bool
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Steps [low, high) of a sequence; what is its own is in its first row."""
+        row = {}
+        for name, column in self.columns.items():
+            if not column.own:
+                row[name] = sequence[name][low:high]
+            elif continues:
+                row[name] = np.empty((0, *column.step_shape()), column.numpy)
+            else:
+                row[name] = sequence[name]
+        return row
 
     def _writer(self, split: str) -> ShardWriter:
         writer = self._open.get(split)
@@ -98,17 +117,18 @@ class DatasetWriter:
             self._shards += 1
         return writer
 
-    def _check(self, sequence: Mapping[str, npt.NDArray[Any]]) -> int:
-        if sequence.keys() != self.columns.keys():
+    def _check(self, sequence: Mapping[str, npt.NDArray[Any]], continues: bool) -> int:
+        wanted = {n for n, column in self.columns.items() if not (continues and column.own)}
+        if sequence.keys() != wanted:
             raise DataError(
                 f"a sequence has the columns {', '.join(sequence)} where the dataset has"
-                f" {', '.join(self.columns)}"
+                f" {', '.join(n for n in self.columns if n in wanted)}"
             )
-        steps = {len(figures) for figures in sequence.values()}
+        steps = {len(sequence[name]) for name in wanted if not self.columns[name].own}
         if len(steps) != 1:
             raise DataError("the columns of a sequence are not equally long")
-        for name, column in self.columns.items():
-            figures = sequence[name]
+        for name in wanted:
+            column, figures = self.columns[name], sequence[name]
             if figures.shape[1:] != column.step_shape():
                 raise DataError(
                     f"column '{name}': steps of shape {figures.shape[1:]} where the dataset has"
