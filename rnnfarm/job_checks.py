@@ -45,12 +45,28 @@ def _model_checks(model: tables.ModelTable) -> list[Problem]:
                 "set model.input.kind = 'embedding' or leave it out",
             )
         )
+    decoder = model.decoder
+    if not model.layers and decoder is None:
+        found.append(("model.layers", "is empty; give it at least one layer"))
+    for i, layer in enumerate(decoder.layers if decoder is not None else []):
+        if layer.bidirectional or layer.residual:
+            what = "bidirectional" if layer.bidirectional else "residual"
+            found.append(
+                (
+                    f"model.decoder.layers.{i}.{what}",
+                    "is for the layers that read; a decoder's are neither, so leave it out",
+                )
+            )
+    if decoder is not None and model.output.tied:
+        found.append(
+            ("model.output.tied", "cannot be used with a decoder, which has its own embedding")
+        )
     return found
 
 
 def tied_check(model: tables.ModelTable, registry: Registry) -> list[Problem]:
     """A tied output is the embedding transposed, so the last layer must be as wide as it."""
-    if not model.output.tied:
+    if not model.output.tied or not model.layers:
         return []
     layer, size = model.layers[-1], model.input.size
     cell = layer.create(registry)
@@ -69,7 +85,16 @@ def tied_check(model: tables.ModelTable, registry: Registry) -> list[Problem]:
 def _direction_checks(data: tables.DataTable, model: tables.ModelTable) -> list[Problem]:
     if data.mode != "streams":
         return []
-    return [
+    shapes = {"model.decoder": model.decoder, "model.pool": model.pool}
+    found = [
+        (
+            path,
+            "reads whole sequences, and data.mode = 'streams' has none; set data.mode = 'examples'",
+        )
+        for path, given in shapes.items()
+        if given is not None
+    ]
+    return found + [
         (
             f"model.layers.{i}.bidirectional",
             "cannot be used with data.mode = 'streams', where the future beyond a window is not "

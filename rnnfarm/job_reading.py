@@ -29,6 +29,7 @@ SECTIONS: dict[str, type[Table]] = {
 PARTS: dict[str, type[PartTable]] = {
     "data.build": tables.ReaderTable,
     "model.layers.*": tables.LayerTable,
+    "model.decoder.layers.*": tables.LayerTable,
     "model.loss": tables.LossTable,
     "training.optimizer": tables.OptimizerTable,
     "training.schedule": tables.ScheduleTable,
@@ -198,15 +199,18 @@ def _resolve_parts(
 def _part_tables(job: dict[str, Any]) -> Iterator[tuple[str, Any, Any, type[PartTable]]]:
     """Yield the path, the holder, the key and the kind of table of each part in a raw job."""
     for pattern, table in PARTS.items():
-        section, key = pattern.removesuffix(".*").split(".")
-        holder = job[section]
+        *above, key = pattern.removesuffix(".*").split(".")
+        holder: Any = job
+        for name in above:
+            holder = holder.get(name) if isinstance(holder, dict) else None
         if not isinstance(holder, dict) or key not in holder:
             continue
+        place = ".".join([*above, key])
         if not pattern.endswith("*"):
-            yield f"{section}.{key}", holder, key, table
+            yield place, holder, key, table
         elif isinstance(holder[key], list):
             for i in range(len(holder[key])):
-                yield f"{section}.{key}.{i}", holder[key], i, table
+                yield f"{place}.{i}", holder[key], i, table
 
 
 def _resolved(

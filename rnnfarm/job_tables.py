@@ -97,6 +97,19 @@ class OutputTable(Table):
     tied: bool = Field(default=False, description="use the embedding as the output's weights")
 
 
+class DecoderTable(Table):
+    """What writes a sequence of its own, from what the layers have read."""
+
+    size: Positive = Field(description="width of the embedding of the tokens that it reads")
+    layers: list[LayerTable] = Field(min_length=1)
+    attention: Literal["none", "dot", "general", "additive"] = "none"
+    dropout: Probability = Field(default=0.0, description="of the embedded tokens")
+    sampling: Probability = Field(
+        default=0.0,
+        description="scheduled sampling: how often a step reads what the model itself would write",
+    )
+
+
 class ClipTable(Table):
     """Exactly one of the two."""
 
@@ -115,7 +128,8 @@ class DataTable(Table):
     build: ReaderTable | None = Field(
         default=None, description="how to make the dataset if it is absent"
     )
-    mode: Literal["streams", "examples"] = "streams"
+    mode: Literal["streams", "examples", "forecast"] = "streams"
+    horizon: Positive = Field(default=1, description="steps ahead that mode = 'forecast' learns")
     input: str | None = Field(default=None, description="the input column; the first one if absent")
     target: str = Field(
         default="next", description='the target column, or "next": the input a step later'
@@ -124,7 +138,12 @@ class DataTable(Table):
 
 class ModelTable(Table):
     input: InputTable
-    layers: list[LayerTable] = Field(min_length=1)
+    layers: list[LayerTable] = Field(description="may be empty where there is a decoder")
+    pool: Literal["last", "mean", "max", "attention"] | None = Field(
+        default=None,
+        description="how a sequence's steps become one, for a target that is one a sequence",
+    )
+    decoder: DecoderTable | None = None
     output: OutputTable = OutputTable()
     loss: LossTable
 

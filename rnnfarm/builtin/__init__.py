@@ -30,6 +30,8 @@ def rnnfarm_losses() -> Parts:
         "binary_cross_entropy": "rnnfarm.builtin.losses:BinaryCrossEntropy",
         "huber": "rnnfarm.builtin.losses:Huber",
         "quantile": "rnnfarm.builtin.losses:Quantile",
+        "gaussian": "rnnfarm.builtin.losses:Gaussian",
+        "ctc": "rnnfarm.builtin.losses:CTC",
     }
 
 
@@ -74,6 +76,13 @@ def rnnfarm_readers() -> Parts:
         "parquet": "rnnfarm.builtin.readers:Parquet",
         "numpy": "rnnfarm.builtin.readers:NumPyArrays",
         "python-source": "rnnfarm.builtin.readers:PythonSource",
+        "labelled-text": "rnnfarm.builtin.labels:LabelledText",
+        "parallel-text": "rnnfarm.builtin.parallel:ParallelText",
+        "timeseries": "rnnfarm.builtin.timeseries:TimeSeries",
+        "wav": "rnnfarm.builtin.audio:Wav",
+        "digit-lines": "rnnfarm.builtin.digits:DigitLines",
+        "digit-scenes": "rnnfarm.builtin.digits:DigitScenes",
+        "adding": "rnnfarm.builtin.adding:Adding",
     }
 
 

@@ -6,8 +6,10 @@ summed. ``reduction`` says what the sum over valid steps is divided by.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import math
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from rnnfarm.equations.graph import Symbol
@@ -24,6 +26,7 @@ from rnnfarm.equations.language import (
     where,
 )
 from rnnfarm.equations.parts import Loss
+from rnnfarm.errors import DataError
 
 
 class MeanSquaredError(Loss):
@@ -106,3 +109,57 @@ class Quantile(Loss):
             total = total + maximum(tau * error, (tau - 1.0) * error)
         assert isinstance(total, Symbol)
         return total
+
+
+class CTC(Loss):
+    """-log p(labels | steps), over all alignments of labels with steps (Graves et al. 2006).
+
+    The target is a column of its own for each sequence, whose labels do not say at which steps they
+    are; class 0 is the blank between them. The mean is over sequences.
+
+    impossible: what becomes of a sequence that has fewer steps than its labels take: ``error``, or
+        ``skip`` for it not to count.
+    """
+
+    target_kind: ClassVar[Literal["classes", "values"]] = "classes"
+    of_labels: ClassVar[bool] = True
+    impossible: Literal["error", "skip"] = "error"
+
+    def evaluate(
+        self, output: Any, target: Any, valid: Any, d_output: Any = None
+    ) -> tuple[float, int]:
+        """``output`` (T, B, V), ``target`` (L, B) with 0 after the last label, ``valid`` (T, B)."""
+        from rnnfarm.nn.ctc import ctc, impossible
+
+        lengths, labels = valid.sum(0), (target != 0).sum(0)
+        wrong = impossible(lengths, target, labels) & (lengths > 0)
+        if wrong.any():
+            if self.impossible == "error":
+                row = int(wrong.argmax())
+                raise DataError(
+                    f"CTC: the sequence in row {row} has {lengths[row]} steps, which are too few "
+                    f"for its {labels[row]} labels (equal ones need a blank between them); leave "
+                    'it out, or set model.loss.impossible = "skip"'
+                )
+            lengths = np.where(wrong, 0, lengths)
+        losses = ctc(output, lengths, target, labels, d_output)
+        return float(losses.sum()), int((lengths > 0).sum())
+
+
+class Gaussian(Loss):
+    """-log of a normal density, for each value with a mean and a deviation that are learned.
+
+    The network gives a row of means and a row of what softplus makes deviations of, each as wide as
+    the target (Nix and Weigend 1994). ``least``: the smallest deviation.
+    """
+
+    least: Annotated[float, Field(gt=0)] = 1e-3
+
+    def outputs(self, width: int) -> int:
+        return 2 * width
+
+    def step(self, output: Symbol, target: Symbol) -> Symbol:
+        mean, raw = split(output, 2)
+        deviation = softplus(raw) + self.least
+        error = (target - mean) / deviation
+        return 0.5 * error * error + log(deviation) + 0.5 * math.log(2 * math.pi)

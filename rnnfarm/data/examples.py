@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rnnfarm.data.window import Window, Windows
-from rnnfarm.errors import JobError
+from rnnfarm.data.window import BEGIN, END, Window, Windows, turned
+from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BUCKET_BATCHES = 16
 EMPTY = -1
+#: How an own column is learned; ``steps`` where the target is none.
+Goal = Literal["steps", "one", "labels", "decoded"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ class Examples(Windows):
     little padding, and every epoch has equally many windows. Without `shuffle` the sequences come
     in the order of the dataset. A last batch that is not full has empty rows.
 
+    Where the target is an own column, `goal` says how it is learned, and a row's target is there in
+    the window in which its sequence ends:
+
+    - ``one``: the first entry of each sequence, target (1, B), as a label;
+    - ``labels``: all of them, target (L, B) with 0 after the last one; valid is (T, B) and says how
+      far each row is read, as a CTC loss takes it;
+    - ``decoded``: all of them and END, target and valid (L + 1, B); fed is BEGIN and all of them.
+
     JobError where no sequence of the split is long enough.
     """
 
@@ -60,8 +70,10 @@ class Examples(Windows):
         seed: int,
         shuffle: bool = True,
         dtype: str = "float32",
+        goal: Goal = "steps",
     ) -> None:
         super().__init__(split, input=input, target=target, batch=batch, window=window, dtype=dtype)
+        self.goal = goal
         self.seed = seed
         self.shuffle = shuffle
         starts = split.starts()
@@ -103,11 +115,55 @@ class Examples(Windows):
             if target is not None:
                 self._copy(None, self.target, first, end, target[row])
         valid = np.arange(steps) < left[:, None]
+        mask = None if valid.all() else valid
         reset = None
         if chunk == 0:
             reset = np.zeros_like(valid)
             reset[:, 0] = True
-        return self._finish(x, target, valid, None if valid.all() else valid, reset)
+        if not self._target_column.own:
+            return self._finish(x, target, valid, mask, reset)
+        ends = (left > 0) & (low + left == lengths[rows])
+        goal, counts, fed = self._own(picked, ends)
+        if self.goal == "labels":
+            counts = valid & ends[:, None]
+        return Window(self._inputs(x, mask), goal, turned(counts), turned(mask), turned(reset), fed)
+
+    def _own(
+        self, picked: npt.NDArray[np.int64], ends: npt.NDArray[np.bool_]
+    ) -> tuple[Any, npt.NDArray[np.bool_], Any]:
+        """The own targets (L, B) of the rows that end here, which of them count (B, L), and what a
+        decoder is fed."""
+        column = self._target_column
+        found = {
+            row: self.split.own(self.target, int(self.starts[picked[row]]))
+            for row in np.flatnonzero(ends)
+        }
+        decoded = self.goal == "decoded"
+        longest = max((len(entries) for entries in found.values()), default=0)
+        length = 1 if self.goal == "one" else longest + decoded
+        rows = np.zeros((len(picked), length, *column.step_shape()), column.numpy)
+        counts = np.zeros((len(picked), length), np.bool_)
+        for row, entries in found.items():
+            if self.goal == "one":
+                self._check_one(entries)
+            rows[row, : len(entries)] = entries
+            counts[row, : len(entries) + decoded] = True
+            if decoded:
+                rows[row, len(entries)] = END
+        goal = self._time_first(rows, self.target, column)
+        fed = None
+        if decoded:
+            fed = np.concatenate([np.full((1, len(picked)), BEGIN, goal.dtype), goal[:-1]])
+            fed[~counts.T] = BEGIN
+        return goal, counts, fed
+
+    def _check_one(self, entries: npt.NDArray[Any]) -> None:
+        if len(entries) != 1:
+            raise DataError(
+                f"{self.split.place.shown}: split '{self.split.name}', column '{self.target}' has"
+                f" {len(entries)} entries for a sequence where a label is one; take another target,"
+                " or a loss or a decoder for several"
+            )
 
     def _by_length(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The examples in the order of their lengths, and the bucket of each place in it."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rnnfarm.data.split import Split
 
 NEXT = "next"
+#: The first entries of the vocabulary of what a decoder writes.
+BEGIN, END = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,9 @@ class Window:
     valid; valid (T, B) bool, the steps whose loss counts; mask (T, B) bool or None (all True),
     False at padding, where a state keeps its value; reset (T, B) bool or None (all False), True at
     a step that starts from the initial state.
+
+    Where the target is an own column of the sequences (see `Examples`), target and valid have a
+    time of their own: 1 entry, or `L`. fed (L, B) int32 is what a decoder reads.
     """
 
     x: npt.NDArray[Any]
@@ -36,6 +41,7 @@ class Window:
     valid: npt.NDArray[np.bool_]
     mask: npt.NDArray[np.bool_] | None
     reset: npt.NDArray[np.bool_] | None
+    fed: npt.NDArray[np.int32] | None = None
 
 
 class Windows(ABC):
@@ -56,6 +62,11 @@ class Windows(ABC):
         self._column = split.column(input)
         self._ahead = int(target == NEXT)  # the steps read beyond the input's
         self._target_column = self._column if self._ahead else split.column(target)
+        if self._column.own:
+            raise JobError(
+                f"{split.place.shown}: column '{input}' has no entry for every step, so it cannot"
+                " be the input; take another as data.input"
+            )
 
     @abstractmethod
     def windows_in_epoch(self, epoch: int = 0) -> int:
@@ -78,7 +89,9 @@ class Windows(ABC):
         """Room for `rows` of input (with the step after it) and of a target of its own."""
         column, other = self._column, self._target_column
         x = np.zeros((rows, steps + self._ahead, *column.step_shape()), column.numpy)
-        return x, None if self._ahead else np.zeros((rows, steps, *other.step_shape()), other.numpy)
+        if self._ahead or other.own:
+            return x, None
+        return x, np.zeros((rows, steps, *other.step_shape()), other.numpy)
 
     def _copy(self, chunk: Chunk | None, column: str, low: int, high: int, out: Any) -> None:
         """Copy steps [low, high) to the front of `out`, from `chunk` where it holds them all."""
@@ -98,13 +111,17 @@ class Windows(ABC):
         """The window of buffers that have the rows first."""
         if target is None:
             x, target = x[:, :-1], x[:, 1:]
-        inputs = self._time_first(x, self.input, self._column)
+        inputs = self._inputs(x, mask)
         name = self.input if self._ahead else self.target
         targets = self._time_first(target, name, self._target_column)
         targets[~valid.T] = 0
+        return Window(inputs, targets, turned(valid), turned(mask), turned(reset))
+
+    def _inputs(self, x: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
+        inputs = self._time_first(x, self.input, self._column)
         if mask is not None:
             inputs[~mask.T] = 0  # where the step after the last one was read as a target
-        return Window(inputs, targets, _turn(valid), _turn(mask), _turn(reset))
+        return inputs
 
     def _time_first(self, rows: npt.NDArray[Any], name: str, column: Column) -> npt.NDArray[Any]:
         turned = rows.swapaxes(0, 1)
@@ -121,5 +138,6 @@ class Windows(ABC):
         return tokens
 
 
-def _turn(rows: npt.NDArray[np.bool_] | None) -> Any:
+def turned(rows: npt.NDArray[np.bool_] | None) -> Any:
+    """``(B, T)`` as ``(T, B)``."""
     return None if rows is None else np.ascontiguousarray(rows.T)

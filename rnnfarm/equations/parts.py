@@ -76,6 +76,8 @@ class Loss(Part):
     """
 
     target_kind: ClassVar[Literal["classes", "values"]] = "values"
+    #: Whether a target is a list of labels for a whole sequence, at no known steps of it.
+    of_labels: ClassVar[bool] = False
     #: What the sum over valid steps is divided by: nothing, or the number of valid steps of the
     #: whole batch.
     reduction: Literal["sum", "mean"] = "mean"

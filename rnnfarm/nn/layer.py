@@ -50,6 +50,7 @@ class Pass:
         mask, reset: ``(T, B, 1)`` bool, or None where every step counts, where none is reset.
         states: carried states by layer, each a mapping from a state's name to ``(B, H)``.
         carry: after how many steps the states are taken that the next window starts from.
+        fed, fed_mask: the tokens ``(L, B)`` that a decoder reads, and which count ``(L, B, 1)``.
         threads: how many threads the pass may use; nothing that it computes depends on it.
         memory: the lane's arrays.
     """
@@ -64,6 +65,8 @@ class Pass:
     carry: int
     memory: Memory
     threads: int = 1
+    fed: Any = None
+    fed_mask: Any = None
     new_states: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
 
     @property
@@ -85,6 +88,10 @@ class Layer(ABC):
     def check(self, x: npt.NDArray[Any]) -> None:
         """DataError where the host's ``x`` is nothing that the layer can read; of input layers."""
         return
+
+    def zero_states(self, rows: int) -> dict[str, FloatArray]:
+        """What it carries on from window to window, before ``rows`` rows have read anything."""
+        return {}
 
     @abstractmethod
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:

@@ -1,6 +1,9 @@
 """The network: an input layer, a stack of recurrent layers, an output layer.
 
 tokens or values (T, B[, F]) → input → recurrent layer … recurrent layer → output (T, B, O)
+
+With a pool the output is that of a whole sequence, (1, B, O); with a decoder it is (L, B, O), for
+the tokens that the decoder is fed.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from rnnfarm.equations.parts import Cell
 from rnnfarm.errors import JobError
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.nn.arena import Layout
+from rnnfarm.nn.decoder import Decoder, DecoderSpec
 from rnnfarm.nn.dense import Dropout, Embedding, Linear, OneHot, Values
 from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
+from rnnfarm.nn.pool import Pool
 from rnnfarm.nn.recurrent import Bidirectional, Recurrence, RecurrentLayer, Residual
 
 
@@ -42,6 +47,8 @@ class NetworkSpec:
         size: the width of an embedding or a linear input layer.
         outputs: the width of the output.
         tied: whether the output's weights are the embedding's.
+        pool: how the steps of a sequence become one (see ``nn.pool``), or None.
+        decoder: what goes on from there, if anything does.
     """
 
     input: str
@@ -52,6 +59,8 @@ class NetworkSpec:
     input_dropout: float = 0.0
     output_bias: bool = True
     tied: bool = False
+    pool: str | None = None
+    decoder: DecoderSpec | None = None
 
 
 class NetworkBackward(Protocol):
@@ -83,7 +92,22 @@ class Network:
         for number, layer in enumerate(spec.layers, 1):
             self._add_recurrent(f"layer{number}", layer, choice, learned_below)
             learned_below = True
+        #: What reads the input, below pool and decoder or the output.
+        self.reading = list(self.layers)
         width = self.layers[-1].width
+        self.pool: Pool | None = None
+        self.decoder: Decoder | None = None
+        if spec.pool is not None:
+            split = width
+            if spec.layers and spec.layers[-1].bidirectional:
+                split = self.recurrent[-2].width
+            self.pool = Pool("pool", spec.pool, width, split, choice.dtype)
+            self._add(self.pool)
+        if spec.decoder is not None:
+            self.decoder = Decoder(spec.decoder, width, spec.outputs, choice)
+            self.layers += self.decoder.layers
+            self._settle()
+            return
         tied = "input" if spec.tied else None
         if tied and (spec.input != "embedding" or spec.size != width):
             raise JobError(
@@ -91,6 +115,9 @@ class Network:
                 f"are equally wide; the embedding is {spec.size} wide and the last layer {width}"
             )
         self._add(Linear("output", width, spec.outputs, spec.output_bias, tied))
+        self._settle()
+
+    def _settle(self) -> None:
         self.layout = Layout.of(
             {k: p for layer in self.layers for k, p in layer.parameters.items()}
         )
@@ -119,19 +146,30 @@ class Network:
     @property
     def kernels(self) -> dict[str, str]:
         """The kernel of every recurrent layer."""
-        return {layer.name: layer.kernel_name for layer in self.recurrent}
+        decoding = self.decoder.recurrent if self.decoder is not None else []
+        return {layer.name: layer.kernel_name for layer in (*self.recurrent, *decoding)}
 
     def zero_states(self, rows: int) -> dict[str, dict[str, FloatArray]]:
         """The states of ``rows`` rows before anything was read, by layer."""
-        return {layer.name: layer.zero_states(rows) for layer in self.recurrent}
+        states = {layer.name: layer.zero_states(rows) for layer in self.recurrent}
+        if self.pool is not None and (gathered := self.pool.zero_states(rows)):
+            states[self.pool.name] = {n: self.device.put(a) for n, a in gathered.items()}
+        return states
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, NetworkBackward]:
         """The output ``(T, B, O)``, and what computes the gradients; fills ``run.new_states``."""
         value: Any = x
+        below = self.reading if self.decoder is not None else self.layers
         backwards: list[Backward] = []
-        for layer in self.layers:
+        for layer in below:
             value, backward = layer.forward(parameters, value, run)
             backwards.append(backward)
+        decode = None
+        if self.decoder is not None:
+            assert self.pool is not None
+            encoded = value
+            pooled, pool_back = self.pool.forward(parameters, encoded, run)
+            value, decode = self.decoder.forward(parameters, pooled, encoded, run)
 
         def backward_all(
             d_output: FloatArray,
@@ -140,7 +178,14 @@ class Network:
             ready: Callable[[str], None] | None = None,
         ) -> FloatArray | None:
             gradient: FloatArray | None = d_output
-            for layer, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
+            if decode is not None:
+                d_pooled, d_encoded = decode(d_output, gradients, records, ready)
+                gradient = pool_back(d_pooled, gradients, records)
+                if d_encoded is not None:
+                    self.device.add(gradient, d_encoded, gradient)
+                if ready is not None:
+                    ready("pool")
+            for layer, backward in zip(reversed(below), reversed(backwards), strict=True):
                 if gradient is None:  # nothing below learns
                     break
                 gradient = backward(gradient, gradients, records)
@@ -157,10 +202,14 @@ class Network:
     def first_not_finite(self, parameters: Arrays, x: Any, run: Pass) -> str | None:
         """The first layer whose output has an infinity or NaN, or None."""
         value: Any = x
-        for layer in self.layers:
+        for layer in self.reading if self.decoder is not None else self.layers:
             value, _ = layer.forward(parameters, value, run)
             if not np.isfinite(run.device.get(value)).all():
                 return layer.name
+        if self.decoder is not None:
+            output, _ = self.forward(parameters, x, run)
+            if not np.isfinite(run.device.get(output)).all():
+                return "the decoder"
         return None
 
 

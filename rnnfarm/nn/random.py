@@ -13,7 +13,7 @@ import numpy as np
 from rnnfarm.errors import JobError
 
 #: What a draw is for.
-DROPOUT, ZONEOUT, RECURRENT_DROPOUT, INITIAL_STATE, INITIALIZE, SAMPLE = range(6)
+DROPOUT, ZONEOUT, RECURRENT_DROPOUT, INITIAL_STATE, INITIALIZE, SAMPLE, SCHEDULED = range(7)
 
 
 def generator(

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnfarm.data.dataset import Dataset
-from rnnfarm.data.examples import Examples
+from rnnfarm.data.examples import Examples, Goal
+from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.streams import Streams
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.equations.parts import Loss
 from rnnfarm.errors import JobError, suggestion
-from rnnfarm.job_tables import Job, LayerTable
+from rnnfarm.job_tables import DecoderTable, Job, LayerTable
 from rnnfarm.kernels.choose import KernelChoice, installed_kernels
+from rnnfarm.nn.decoder import DecoderSpec
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
@@ -31,6 +33,7 @@ class Model:
     Attributes:
         input, target: the columns' names; ``target`` may be ``next``.
         column: the input column.
+        goal: how a target that is a sequence's own is learned; see ``data.examples``.
     """
 
     network: Network
@@ -39,6 +42,7 @@ class Model:
     target: str
     column: Column
     choice: KernelChoice
+    goal: Goal = "steps"
 
 
 def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bool = True) -> Model:
@@ -53,6 +57,9 @@ def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bo
     wanted = column if target == NEXT else _column(dataset, target, "data.target")
     loss: Loss = job.model.loss.create(registry)
     width = _target_width(loss, wanted, target)
+    if job.data.mode == "forecast":
+        width *= job.data.horizon
+    goal = _goal(job, loss, wanted, target)
     outputs = loss.outputs(width)
     kernels = installed_kernels(registry)
     kernel: str = job.training.kernel
@@ -69,7 +76,7 @@ def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bo
     )
     network = Network(_network_spec(job, column, outputs, registry), choice)
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)
-    return Model(network, function, name, target, column, choice)
+    return Model(network, function, name, target, column, choice, goal)
 
 
 def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
@@ -83,14 +90,17 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
         "window": training.window,
         "dtype": training.dtype,
     }
+    drawn: dict[str, Any] = {"seed": training.seed, "shuffle": split == "train"}
+    if job.data.mode == "forecast":
+        return Forecasts(part, batch=batch, horizon=job.data.horizon, **drawn, **common)
     if job.data.mode == "examples":
-        windows = Examples(
-            part, batch=batch, seed=training.seed, shuffle=split == "train", **common
-        )
+        windows = Examples(part, batch=batch, goal=model.goal, **drawn, **common)
         longest = int(windows.lengths.max())
-        if bidirectional and longest > training.window:
+        whole = "a bidirectional layer" if bidirectional else None
+        whole = "CTC" if model.goal == "labels" else whole
+        if whole and longest > training.window:
             raise JobError(
-                f"training.window: a bidirectional layer reads whole sequences, and the longest of "
+                f"training.window: {whole} reads whole sequences, and the longest of "
                 f"{dataset.path} ({split}) has {longest} steps; set window = {longest}"
             )
         return windows
@@ -100,6 +110,43 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
         batch = max(1, min(batch, part.steps // (8 * window)))
     stride = training.stride if split == "train" else None
     return Streams(part, batch=batch, stride=stride, **common)
+
+
+def _goal(job: Job, loss: Loss, column: Column, target: str) -> Goal:
+    """How the target is learned; JobError where the model has not the shape for it."""
+    model, own = job.model, target != NEXT and column.own
+    if job.data.mode == "forecast":
+        if model.pool is None or model.decoder is not None or own:
+            raise JobError(
+                "data.mode: 'forecast' learns what comes after a window from all of it; set "
+                'model.pool = "last", leave out model.decoder, and take a target with an entry for '
+                "every step"
+            )
+        return "steps"
+    what = f"the target {target!r} is a list of its own for each sequence"
+    if not own:
+        wrong = "decoder" if model.decoder is not None else "pool" if model.pool else None
+        wrong = "loss" if loss.of_labels else wrong
+        if wrong:
+            raise JobError(
+                f"model.{wrong}: it is for a target that is a list of its own for each sequence, "
+                f"and {target!r} has an entry for every step; take another target, or leave it out"
+            )
+        return "steps"
+    if job.data.mode != "examples":
+        raise JobError(f'data.mode: {what}; set data.mode = "examples"')
+    if model.decoder is not None:
+        if column.kind != "tokens":
+            raise JobError(f"model.decoder: it writes tokens, and the target {target!r} is values")
+        return "decoded"
+    if loss.of_labels:
+        return "labels"
+    if model.pool is None:
+        raise JobError(
+            f"model.pool: {what}; set pool (last, mean, max or attention) where that is one label "
+            'or vector, model.loss = "ctc" for labels in the order of the steps, or model.decoder'
+        )
+    return "one"
 
 
 def _column(dataset: Dataset, name: str, field: str) -> Column:
@@ -146,6 +193,23 @@ def _network_spec(job: Job, column: Column, outputs: int, registry: Registry) ->
         input_dropout=given.dropout,
         output_bias=job.model.output.bias,
         tied=job.model.output.tied,
+        pool=job.model.pool or ("last" if job.model.decoder is not None else None),
+        decoder=_decoder_spec(job.model.decoder, outputs, registry),
+    )
+
+
+def _decoder_spec(
+    table: DecoderTable | None, outputs: int, registry: Registry
+) -> DecoderSpec | None:
+    if table is None:
+        return None
+    return DecoderSpec(
+        vocabulary=outputs,
+        size=table.size,
+        layers=[_layer_spec(layer, registry) for layer in table.layers],
+        attention=table.attention,
+        sampling=table.sampling,
+        input_dropout=table.dropout,
     )
 
 

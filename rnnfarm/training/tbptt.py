@@ -118,9 +118,12 @@ class Lane:
             "reset": None if window.reset is None else window.reset[..., None],
             "target": goal.target,
             "counts": goal.counts,
+            "fed": window.fed,
+            "fed_mask": None if window.fed is None else window.valid[..., None],
         })  # fmt: skip
         on_device = replace(goal, target=sent["target"], counts=sent["counts"])
-        return Given(sent["x"], sent["mask"], sent["reset"], on_device)
+        fed = sent.get("fed"), sent.get("fed_mask")
+        return Given(sent["x"], sent["mask"], sent["reset"], on_device, *fed)
 
     def evaluate(self, windows: Windows, step: int, parameters: Arrays, seed: int) -> Sums:
         """Forward and loss over window ``step``, without dropout; carries the states on."""
@@ -166,6 +169,8 @@ class Lane:
             carry=carry,
             memory=self.memory,
             threads=self.threads,
+            fed=given.fed,
+            fed_mask=given.fed_mask,
         )
 
     def gradient_flow(self) -> dict[str, dict[str, float]]:
@@ -198,6 +203,8 @@ class Given:
     mask: Any
     reset: Any
     goal: Any
+    fed: Any = None
+    fed_mask: Any = None
 
 
 @dataclass(frozen=True)
