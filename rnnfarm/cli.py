@@ -30,6 +30,21 @@ from rnnfarm.terminal import (
 )
 
 checkpoint = click.option("--checkpoint", metavar="NAME", help="The newest one if not given.")
+beam = click.option(
+    "--beam",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Beginnings that are kept while words or labels are looked for.",
+)
+penalty = click.option(
+    "--penalty",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Of a beam: the power of the length that log probabilities are divided by.",
+)
 run_folder = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -116,20 +131,39 @@ for command in (submit, status, logs, stop, data):
 @cli.command()
 @run_folder
 @click.option("--split", default="valid", show_default=True, metavar="NAME")
+@beam
+@penalty
 @checkpoint
 @as_json
 @click.pass_context
 def evaluate(
-    ctx: click.Context, run: Path, split: str, checkpoint: str | None, as_json: bool
+    ctx: click.Context,
+    run: Path,
+    split: str,
+    beam: int,
+    penalty: float,
+    checkpoint: str | None,
+    as_json: bool,
 ) -> None:
-    """Measure the model of a RUN folder on a split of its data."""
-    from rnnfarm.training.evaluate import evaluate_run
+    """Measure the model of a RUN folder on a split of its data.
 
-    report = evaluate_run(run, load_registry(ctx), split=split, checkpoint=checkpoint)
+    Where there is one, beside the figures of the simplest answer (baseline).
+    """
+    from rnnfarm.training.evaluate import evaluate_run
+    from rnnfarm.training.search import Search
+
+    report = evaluate_run(
+        run,
+        load_registry(ctx),
+        split=split,
+        checkpoint=checkpoint,
+        search=Search(beam, penalty),
+    )
     if as_json:
         print_json(report)
-    else:
-        print_table(report)
+        return
+    baseline = report.pop("baseline", {})
+    print_table(report | {f"{name} of the baseline": value for name, value in baseline.items()})
 
 
 @cli.command()
@@ -184,10 +218,18 @@ def generate(
     metavar="PATH",
     help="UTF-8 text for a model of tokens, .npy (T, F) for one of values.",
 )
+@beam
+@penalty
 @checkpoint
 @click.pass_context
 def predict(
-    ctx: click.Context, run: Path, split: str | None, source: Path | None, checkpoint: str | None
+    ctx: click.Context,
+    run: Path,
+    split: str | None,
+    source: Path | None,
+    beam: int,
+    penalty: float,
+    checkpoint: str | None,
 ) -> None:
     """Print what the model of a RUN folder gives.
 
@@ -199,8 +241,15 @@ def predict(
         raise click.UsageError("give exactly one of --split NAME and --input PATH")
     from rnnfarm.training.predict import predict as predict_rows
 
+    from rnnfarm.training.search import Search
+
     for row in predict_rows(
-        run, load_registry(ctx), split=split, input=source, checkpoint=checkpoint
+        run,
+        load_registry(ctx),
+        split=split,
+        input=source,
+        checkpoint=checkpoint,
+        search=Search(beam, penalty),
     ):
         click.echo(json.dumps(row))
 

@@ -130,6 +130,9 @@ class DataTable(Table):
     )
     mode: Literal["streams", "examples", "forecast"] = "streams"
     horizon: Positive = Field(default=1, description="steps ahead that mode = 'forecast' learns")
+    period: Positive = Field(
+        default=1, description="steps of a season, for the baseline of a forecast"
+    )
     input: str | None = Field(default=None, description="the input column; the first one if absent")
     target: str = Field(
         default="next", description='the target column, or "next": the input a step later'

@@ -129,7 +129,7 @@ class LogMel:
     def filters(self) -> npt.NDArray[np.float64]:
         """The weight of every frequency in every filter (mels, frequencies)."""
         edges = np.linspace(0, _mel(np.array(self.rate / 2)), self.mels + 2)[:, None]
-        at = _mel(np.arange(self._points // 2 + 1) * (self.rate / self._points))
+        at = _mel(np.arange(self._points // 2 + 1, dtype=np.float64) * (self.rate / self._points))
         rising = (at - edges[:-2]) / (edges[1:-1] - edges[:-2])
         falling = (edges[2:] - at) / (edges[2:] - edges[1:-1])
         weights: npt.NDArray[np.float64] = np.maximum(0, np.minimum(rising, falling))

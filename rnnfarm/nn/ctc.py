@@ -58,9 +58,9 @@ def ctc(
         likely = log_softmax(np.where(counts[:, :, None], logits[:steps], 0.0))
         emitted = _emitted(likely, states, sizes)
         if d_logits is None:
-            arrived = _arrived(emitted, _skips(states, blank))
+            arrived = _arrived(emitted, _skips(states))
         else:
-            arrived, left = _both_ways(emitted, states, lengths, sizes, blank)
+            arrived, left = _both_ways(emitted, states, lengths, sizes)
         total = _total(emitted, arrived, lengths, sizes)
         if d_logits is not None:
             found = np.exp(likely) - _occupied(emitted + arrived + left, states, likely.shape)
@@ -103,7 +103,7 @@ def align(logits: Array, length: int, labels: Array, blank: int = 0) -> Array:
         return path
     states = _states(np.asarray(labels)[:, None], np.array([len(labels)]), blank)
     emitted = log_softmax(logits[:length])[:, states[:, 0]]
-    score, moves = _viterbi(emitted, _skips(states, blank)[:, 0])
+    score, moves = _viterbi(emitted, _skips(states)[:, 0])
     state = len(score) - 1
     if state and score[state - 1] > score[state]:
         state -= 1
@@ -135,10 +135,11 @@ def _states(labels: Array, label_lengths: Array, blank: int) -> Array:
     return states
 
 
-def _skips(states: Array, blank: int) -> Array:
-    """``(S, B)`` 0 where a path may come from two states before (eq. 6), else -inf."""
+def _skips(states: Array) -> Array:
+    """``(S, B)`` 0 where a path may come from two states before (eq. 6), else -inf: between labels
+    that differ, while blanks do not."""
     skips = np.full(states.shape, -np.inf)
-    skips[2:][(states[2:] != blank) & (states[2:] != states[:-2])] = 0.0
+    skips[2:][states[2:] != states[:-2]] = 0.0
     return skips
 
 
@@ -183,9 +184,7 @@ def _arrived(emitted: Array, skips: Array) -> Array:
     return arrived
 
 
-def _both_ways(
-    emitted: Array, states: Array, lengths: Array, sizes: Array, blank: int
-) -> tuple[Array, Array]:
+def _both_ways(emitted: Array, states: Array, lengths: Array, sizes: Array) -> tuple[Array, Array]:
     """``(T, S, B)`` the log forward and the log backward variables (eq. 6, 7, 10 and 11), both
     without what the state gives itself.
 
@@ -199,7 +198,7 @@ def _both_ways(
     turn = (times * len(states) + places) * rows + np.arange(rows)
     turned = np.take_along_axis(states, places, 0)
     both = np.concatenate([emitted, emitted.reshape(-1).take(turn)], 2)
-    skips = np.concatenate([_skips(states, blank), _skips(turned, blank)], 1)
+    skips = np.concatenate([_skips(states), _skips(turned)], 1)
     arrived = _arrived(both, skips)
     return arrived[:, :, :rows], arrived[:, :, rows:].reshape(-1).take(turn)
 

@@ -195,6 +195,14 @@ class Network:
 
         return value, backward_all
 
+    def read(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, FloatArray]:
+        """What a decoder starts from: the pooled output (1, B, E), and that of every step."""
+        assert self.pool is not None
+        value: Any = x
+        for layer in self.reading:
+            value, _ = layer.forward(parameters, value, run)
+        return self.pool.forward(parameters, value, run)[0], value
+
     def check(self, x: Any) -> None:
         """DataError where the host's ``x`` is nothing that the network can read."""
         self.layers[0].check(x)

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from rnnfarm.data.window import Windows
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
+from rnnfarm.training.search import Search
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.setup import Model, make_windows
 from rnnfarm.training.tbptt import (
@@ -103,22 +104,32 @@ def figures(model: Model, sums: Sums) -> dict[str, float]:
 
 
 def evaluate_run(
-    run: Path, registry: Registry, *, split: str = "valid", checkpoint: str | None = None
+    run: Path,
+    registry: Registry,
+    *,
+    split: str = "valid",
+    checkpoint: str | None = None,
+    search: Search | None = None,
 ) -> dict[str, Any]:
-    """Measure a run's model on a split of its dataset.
+    """Measure a run's model on a split of its dataset, and add the figures to its metrics.
 
-    ``checkpoint`` is ``newest`` (the default), ``best`` or the name of one. Raises JobError for a
-    folder that is no run, DataError for a damaged checkpoint.
+    ``checkpoint`` is ``newest`` (the default), ``best`` or the name of one. Where the target is one
+    a sequence, or a forecast, the task's own metrics are there too, and ``baseline`` has those of
+    the simplest answer. Raises JobError for a folder that is no run, DataError for a damaged
+    checkpoint.
     """
+    from rnnfarm.training.answers import answers
     from rnnfarm.training.run import open_run
+    from rnnfarm.training.scores import scores
 
     opened = open_run(run, registry, checkpoint)
     windows = make_windows(opened.job, opened.model, opened.dataset, split)
     training = opened.job.training
     threads = available_threads(training.threads)
     executor = lane_executor(opened.model.network.device, threads, training.lanes)
+    report: dict[str, Any] = {"schema": 1, "run": str(run), "split": split, "step": opened.step}
     with threadpool_limits(training.blas_threads), executor:
-        result = evaluate(
+        report |= evaluate(
             opened.model,
             windows,
             opened.parameters,
@@ -127,4 +138,9 @@ def evaluate_run(
             executor=executor,
             threads=threads,
         )
-    return {"schema": 1, "run": str(run), "split": split, "step": opened.step, **result}
+        if opened.model.goal != "steps" or opened.job.data.mode == "forecast":
+            found = list(answers(opened, windows, search or Search()))
+            figures, baseline = scores(opened, found, opened.dataset.split("train"))
+            report |= figures
+            report["baseline"] = baseline
+    return report

@@ -15,7 +15,11 @@ from rnnfarm.data.split import Split
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.plugins import Registry
+from rnnfarm.training.answers import answers
 from rnnfarm.training.run import OpenRun, limited, open_run
+from rnnfarm.training.scores import middle
+from rnnfarm.training.search import Search
+from rnnfarm.training.setup import make_windows
 from rnnfarm.training.tbptt import Lane
 
 
@@ -26,8 +30,9 @@ def predict(
     split: str | None = None,
     input: Path | None = None,
     checkpoint: str | None = None,
+    search: Search | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row for every window of every sequence, in order.
+    """One row for every window of every sequence, in order, or one for every sequence.
 
     Args:
         split: a split of the run's dataset.
@@ -40,11 +45,41 @@ def predict(
     Raises JobError for a file that does not fit the model, DataError for one that is damaged.
     """
     opened = open_run(run, registry, checkpoint)
-    if input is None:
+    whole = opened.model.goal != "steps" or opened.job.data.mode == "forecast"
+    if whole and input is not None:
+        raise JobError(
+            f"{input}: a model whose answer is one a sequence reads a split of a dataset; build one "
+            "from the file with 'rnnfarm data build', name it in data.path, and use --split"
+        )
+    if whole:
+        rows = _answers(opened, split or "valid", search or Search())
+    elif input is None:
         rows = _rows(opened, opened.dataset.split(split or "valid"))
     else:
         rows = _rows_of_file(opened, input)
     return limited(rows, opened.job.training.blas_threads)
+
+
+def _answers(opened: OpenRun, split: str, search: Search) -> Iterator[dict[str, Any]]:
+    model, data = opened.model, opened.job.data
+    windows = make_windows(opened.job, model, opened.dataset, split)
+    vocabulary = opened.dataset.vocabulary(model.target)
+    for one in answers(opened, windows, search):
+        row: dict[str, Any] = {"sequence": one.sequence}
+        if model.loss.loss.target_kind == "values":
+            width = len(one.target)
+            names = ("prediction", "low", "high")
+            for name, values in zip(names, middle(model, one.output, width), strict=True):
+                if values is not None:
+                    shape = (data.horizon, -1) if data.mode == "forecast" else (width,)
+                    row[name] = values.astype(float).reshape(shape).tolist()
+        else:
+            row["prediction"] = one.found
+            if vocabulary is not None and vocabulary.entries is not None:
+                tokens = one.found if isinstance(one.found, list) else [one.found]
+                joined = "" if model.goal == "labels" else " "
+                row["text"] = joined.join(vocabulary.entries[token] for token in tokens)
+        yield row
 
 
 def _rows_of_file(opened: OpenRun, path: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,149 @@
+"""The reader of texts and their translations."""
+
+from __future__ import annotations
+
+import logging
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from rnnfarm.data.inputs import find_files
+from rnnfarm.data.lines import Counts, numbered_lines
+from rnnfarm.data.manifest import Column
+from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.vocabulary import UNKNOWN, Vocabulary
+from rnnfarm.errors import DataError, JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOURCE = "source"
+TARGET = "target"
+BEGIN = "<s>"
+END = "</s>"
+
+Files = dict[Literal["train", "valid", "test"], list[str]]
+
+
+class ParallelText(Reader):
+    """Pairs of UTF-8 files with equally many lines: line n of one says what line n of the other
+    says in another language, or in other words.
+
+    source, target: the files of each part, as { train = ["a.de"], valid = ["b.de"] }, by glob
+    patterns; the first file of one belongs to the first of the other. A token is what white space
+    separates. least: words that occur more rarely in the training part become `<unk>`; most: at
+    most so many entries of a vocabulary, the most frequent ones; lower: in lower case; longest:
+    pairs with more words on a side are left out, in every part; first: only so many pairs of the
+    training part, from its start. Pairs with a blank side are left out too; how many pairs were
+    is said.
+
+    The entries 0, 1 and 2 of the target's vocabulary are `<s>`, `</s>` and `<unk>`; the target
+    itself is the words alone.
+    """
+
+    source: Files
+    target: Files
+    least: Annotated[int, Field(ge=1)] = 2
+    most: Annotated[int, Field(ge=4)] = 50_000
+    lower: bool = False
+    longest: Annotated[int, Field(ge=1)] | None = None
+    first: Annotated[int, Field(ge=1)] | None = None
+
+    def columns(self) -> dict[str, Column]:
+        """`source`, and the own column `target`; a first pass over all files."""
+        self._files = self._find()
+        counts = {SOURCE: Counts(), TARGET: Counts()}
+        for split in self._files:
+            for source, target in self._pairs(split, whole=True):
+                if split == "train" and self._fits(source, target):
+                    counts[SOURCE].add(source)
+                    counts[TARGET].add(target)
+        reserved = {SOURCE: [UNKNOWN], TARGET: [BEGIN, END, UNKNOWN]}
+        self._vocabularies = {
+            name: Vocabulary("word", counts[name].entries(entries, self.least, self.most))
+            for name, entries in reserved.items()
+        }
+        return {
+            name: Column.tokens(vocabulary.size, own=name == TARGET)
+            for name, vocabulary in self._vocabularies.items()
+        }
+
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """The words of either side."""
+        return self._vocabularies
+
+    def sequences(self) -> Iterator[Sequence]:
+        """A sequence a pair."""
+        encode = {name: v.encode_words for name, v in self._vocabularies.items()}
+        for split in self._files:
+            left_out = total = 0
+            for source, target in self._pairs(split):
+                total += 1
+                if self._fits(source, target):
+                    sides = {SOURCE: encode[SOURCE](source), TARGET: encode[TARGET](target)}
+                    yield Sequence(split, sides)
+                else:
+                    left_out += 1
+            if left_out:
+                longer = f" or longer than {self.longest} words" if self.longest else ""
+                logging.getLogger(__name__).warning(
+                    f"{split}: left out {left_out:,} of {total:,} pairs, blank{longer} on a side"
+                )
+
+    def _fits(self, source: list[str], target: list[str]) -> bool:
+        """Whether a pair is taken."""
+        sizes = (len(source), len(target))
+        return min(sizes) > 0 and (self.longest is None or max(sizes) <= self.longest)
+
+    def _find(self) -> dict[str, list[tuple[Path, Path]]]:
+        """The pairs of files of each split."""
+        if "train" not in self.source or self.source.keys() != self.target.keys():
+            raise JobError(
+                "settings 'source' and 'target': both name files for train, and for the same other"
+                f" parts, not {', '.join(self.source)} and {', '.join(self.target)}"
+            )
+        found: dict[str, list[tuple[Path, Path]]] = {}
+        for split, patterns in self.source.items():
+            sources = find_files(patterns, self.base, f"source.{split}")
+            targets = find_files(self.target[split], self.base, f"target.{split}")
+            if len(sources) != len(targets):
+                raise JobError(
+                    f"settings 'source.{split}' and 'target.{split}': {len(sources)} and"
+                    f" {len(targets)} files make no pairs; name equally many"
+                )
+            found[split] = list(zip(sources, targets, strict=True))
+        return found
+
+    def _pairs(self, split: str, whole: bool = False) -> Iterator[tuple[list[str], list[str]]]:
+        """The words of both sides of each pair, the first ones of the training part alone.
+
+        With `whole` the files are read to their ends, so that their lines are counted.
+        """
+        left = self.first if split == "train" else None
+        for source, target in self._files[split]:
+            for one, other in self._lines(source, target):
+                if left is not None and left <= 0:
+                    if whole:
+                        continue
+                    return
+                left = left if left is None else left - 1
+                yield self._words(one, SOURCE), self._words(other, TARGET)
+
+    def _lines(self, source: Path, target: Path) -> Iterator[tuple[str, str]]:
+        for one, other in zip_longest(numbered_lines(source), numbered_lines(target)):
+            if one is None or other is None:
+                lines = [sum(1 for _ in numbered_lines(path)) for path in (source, target)]
+                raise DataError(
+                    f"{source} has {lines[0]:,} lines and {target} has {lines[1]:,}; give files"
+                    " whose lines are pairs"
+                )
+            yield one[1], other[1]
+
+    def _words(self, line: str, side: str) -> list[str]:
+        words = (line.lower() if self.lower else line).split()
+        if side == TARGET:
+            # These mean something to the training, so that no text may have them.
+            return [UNKNOWN if word in (BEGIN, END) else word for word in words]
+        return words

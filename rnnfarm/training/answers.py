@@ -1,0 +1,117 @@
+"""What a model answers for the sequences of a split, beside what it should have answered.
+
+A window becomes answers by the shape of the model: a class or values for a whole sequence, the
+labels that CTC finds, what a decoder writes, or the values of a horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.data.examples import Examples
+from rnnfarm.data.forecasts import Forecasts
+from rnnfarm.data.window import Window, Windows
+from rnnfarm.training.ctc_decode import beam as ctc_beam
+from rnnfarm.training.ctc_decode import greedy as ctc_greedy
+from rnnfarm.training.decode import write
+from rnnfarm.training.run import OpenRun
+from rnnfarm.training.search import Search
+from rnnfarm.training.tbptt import Lane
+
+#: What a decoder writes at most, as a multiple of what it reads, and beyond that.
+LONGER, MORE = 2, 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer for one sequence.
+
+    Attributes:
+        sequence: its number in the split; for forecasts the step at which the window begins.
+        target: what it should have been: a class, labels, or values.
+        found: what the model says: the same, where values may be several rows (see ``outputs``).
+        output: the numbers behind it: log-odds ``(V,)``, values ``(O,)``, or ``(T, V)`` for CTC.
+        weights: of a decoder's attention, ``(L, T)``.
+        history: ``(T, F)``, what a forecast was made from.
+    """
+
+    sequence: int
+    target: Any
+    found: Any
+    output: Any = None
+    weights: Any = None
+    history: Any = None
+
+
+def answers(opened: OpenRun, windows: Windows, search: Search) -> Iterator[Answer]:
+    """The answers for all sequences that end in the windows of one epoch, in order."""
+    model, training = opened.model, opened.job.training
+    lane = Lane(0, slice(0, windows.batch), model.network, model.loss)
+    for number in range(windows.windows_in_epoch(0)):
+        window = windows.read(number)
+        numbers = _numbers(windows, number)
+        if model.goal == "decoded":
+            yield from _written(opened, lane, window, numbers, number, search)
+            continue
+        output = lane.output(window, number, opened.parameters, training.seed, windows.stride)
+        if model.goal == "labels":
+            yield from _labels(output, window, numbers, search)
+        else:
+            yield from _single(opened, output, window, numbers)
+
+
+def _numbers(windows: Windows, number: int) -> Any:
+    if isinstance(windows, Examples):
+        return windows.examples(number)
+    assert isinstance(windows, Forecasts)
+    index = windows.locate(number)[1]
+    begins = windows.begins[index * windows.batch : (index + 1) * windows.batch]
+    return np.append(begins, np.full(windows.batch - len(begins), -1))
+
+
+def _single(opened: OpenRun, output: Any, window: Window, numbers: Any) -> Iterator[Answer]:
+    """One class or one row of values for a sequence."""
+    classes = opened.model.loss.loss.target_kind == "classes"
+    forecast = opened.job.data.mode == "forecast"
+    for row in np.flatnonzero(window.valid[0]):
+        given, target = output[0, row], window.target[0, row]
+        history = window.x[:, row] if forecast else None
+        if classes:
+            yield Answer(int(numbers[row]), int(target), int(given.argmax()), given)
+        else:
+            yield Answer(int(numbers[row]), target, given, given, history=history)
+
+
+def _labels(output: Any, window: Window, numbers: Any, search: Search) -> Iterator[Answer]:
+    for row in np.flatnonzero(window.valid.any(0)):
+        logits = output[: int(window.valid[:, row].sum()), row]
+        target = [int(label) for label in window.target[:, row] if label]
+        if search.beam > 1:
+            found = ctc_beam(logits, search.beam)[0][0]
+        else:
+            found = ctc_greedy(logits)
+        yield Answer(int(numbers[row]), target, found, logits)
+
+
+def _written(
+    opened: OpenRun, lane: Lane, window: Window, numbers: Any, number: int, search: Search
+) -> Iterator[Answer]:
+    given = lane.given(window)
+    seed, stride = opened.job.training.seed, opened.job.training.window
+    run = lane.start(given, number, seed, stride, training=False)
+    most = search.most or LONGER * len(window.x) + MORE
+    with np.errstate(all="ignore"):
+        written = write(
+            opened.model.network, opened.parameters, given.x, run,
+            beam=search.beam, most=most, penalty=search.penalty,
+        )  # fmt: skip
+    lane.states = run.new_states
+    for row in np.flatnonzero(window.valid.any(0)):
+        length = int(window.valid[:, row].sum()) - 1
+        target = [int(token) for token in window.target[:length, row]]
+        one = written[row]
+        yield Answer(int(numbers[row]), target, one.tokens, weights=one.weights)
