@@ -172,6 +172,11 @@ def evaluate(
 @click.option("--length", default=400, show_default=True, type=click.IntRange(min=1))
 @click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(min=0))
 @click.option("--top-k", type=click.IntRange(min=1), help="Draw from the K likeliest only.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Draw from the likeliest that have the probability P together.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @checkpoint
 @as_json
@@ -183,6 +188,7 @@ def generate(
     length: int,
     temperature: float,
     top_k: int | None,
+    top_p: float | None,
     seed: int,
     checkpoint: str | None,
     as_json: bool,
@@ -197,6 +203,7 @@ def generate(
         length=length,
         temperature=temperature,
         top_k=top_k,
+        top_p=top_p,
         seed=seed,
         checkpoint=checkpoint,
     )
@@ -216,7 +223,14 @@ def generate(
     "source",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="UTF-8 text for a model of tokens, .npy (T, F) for one of values.",
+    help="UTF-8 text for a model of tokens (a line a sequence where it answers once a sequence), "
+    ".npy (T, F) for one of values, .wav for one of speech; - for text from stdin.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="A picture of each of the first answers: a forecast, an alignment, or attention.",
 )
 @beam
 @penalty
@@ -227,6 +241,7 @@ def predict(
     run: Path,
     split: str | None,
     source: Path | None,
+    plot: Path | None,
     beam: int,
     penalty: float,
     checkpoint: str | None,
@@ -240,7 +255,6 @@ def predict(
     if (split is None) == (source is None):
         raise click.UsageError("give exactly one of --split NAME and --input PATH")
     from rnnfarm.training.predict import predict as predict_rows
-
     from rnnfarm.training.search import Search
 
     for row in predict_rows(
@@ -250,6 +264,7 @@ def predict(
         input=source,
         checkpoint=checkpoint,
         search=Search(beam, penalty),
+        plot=plot,
     ):
         click.echo(json.dumps(row))
 

@@ -129,9 +129,19 @@ class DataTable(Table):
         default=None, description="how to make the dataset if it is absent"
     )
     mode: Literal["streams", "examples", "forecast"] = "streams"
+    scale: Literal["none", "standard"] = Field(
+        default="none",
+        description="standard: bring each figure to mean 0 and deviation 1 of the training part; "
+        "predictions are brought back",
+    )
     horizon: Positive = Field(default=1, description="steps ahead that mode = 'forecast' learns")
     period: Positive = Field(
-        default=1, description="steps of a season, for the baseline of a forecast"
+        default=1, description="steps of a season, for a forecast and what it is compared with"
+    )
+    relative: Literal["none", "last", "season"] = Field(
+        default="none",
+        description="what a forecast learns: values, or what they are above the last one, or above "
+        "those of the last season",
     )
     input: str | None = Field(default=None, description="the input column; the first one if absent")
     target: str = Field(

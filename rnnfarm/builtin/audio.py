@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy.typing as npt
+
 FEATURES = "features"
 LETTERS = "letters"
 BLANK = "<blank>"
@@ -103,6 +105,11 @@ class Wav(Reader):
             if self.spell:
                 figures[LETTERS] = self._letters.encode_characters(self.spell[label])
             yield Sequence(split, figures)
+
+    def features(self, path: Path) -> npt.NDArray[np.float32]:
+        """The features of one file, ``(T, width)``, whatever its name."""
+        samples, rate = read_wav(path)
+        return self._features(rate)(samples)
 
     def _features(self, rate: int) -> LogMel:
         names = ("window", "step", "mels", "emphasis", "floor", "deltas", "normalise")

@@ -57,11 +57,40 @@ class _DigitReader(MadeUpReader):
         self._pictures = (digits.images / 16).astype(np.float32)  # (1797, 8, 8), 0 to 1
         self._digits = digits.target
 
+    vary: Annotated[float, Field(ge=0, le=1)] = 0.0
+
     def _draw(self, split: str, draws: Draws) -> tuple[npt.NDArray[np.float32], int]:
         """A picture (8, 8) of the split's own, and what it shows."""
         low, high = SAMPLES[split]
         sample = low + draws.below(high - low)
-        return self._pictures[sample], int(self._digits[sample])
+        picture = self._pictures[sample]
+        if split == "train" and self.vary:
+            picture = _varied(picture, draws, self.vary)
+        return picture, int(self._digits[sample])
+
+
+def _varied(
+    picture: npt.NDArray[np.float32], draws: Draws, strength: float
+) -> npt.NDArray[np.float32]:
+    """A picture turned, sheared, stretched and moved a little, its ink weaker or stronger."""
+    turn, shear, wide, high, down, right, ink = (
+        strength * (draws.below(2001) / 1000 - 1) for _ in range(7)
+    )
+    angle, middle = 0.3 * turn, (SIDE - 1) / 2
+    cos, sin = np.cos(angle), np.sin(angle)
+    rows, columns = np.mgrid[:SIDE, :SIDE] - middle
+    y = (1 + 0.15 * high) * (cos * rows - sin * columns) + middle + 0.8 * down
+    x = (1 + 0.15 * wide) * (sin * rows + cos * columns + 0.3 * shear * rows) + middle + 0.8 * right
+    top, left = np.floor(y).astype(int), np.floor(x).astype(int)
+    found = np.zeros_like(picture)
+    for i in (0, 1):
+        for j in (0, 1):
+            share = np.abs(1 - i - (y - top)) * np.abs(1 - j - (x - left))
+            row, column = np.clip(top + i, 0, SIDE - 1), np.clip(left + j, 0, SIDE - 1)
+            inside = (row == top + i) & (column == left + j)
+            found += np.where(inside, share * picture[row, column], 0).astype(np.float32)
+    varied: npt.NDArray[np.float32] = np.clip(found * np.float32(1 + 0.2 * ink), 0, 1)
+    return varied
 
 
 class DigitLines(_DigitReader):
@@ -69,7 +98,8 @@ class DigitLines(_DigitReader):
 
     shortest, longest: how many digits a strip has; gap: the most empty columns before a digit and
     at the end; jitter: the most pixels by which a digit stands lower than another, which the strip
-    is higher for; examples, valid_examples, test_examples: how many strips; seed: other strips for
+    is higher for; vary: how much training digits are turned, sheared, stretched and moved, from 0
+    to 1; examples, valid_examples, test_examples: how many strips; seed: other strips for
     another seed. Needs scikit-learn, whose pictures of 8 by 8 pixels these are; those in `test` and
     `valid` are none of those in `train`.
 
@@ -124,10 +154,11 @@ class _Placed(NamedTuple):
 class DigitScenes(_DigitReader):
     """Pictures of one to three handwritten digits on a grid, and captions that describe them.
 
-    grid: the cells either way; most: the most digits; steps: a step is a row of pixels, or the
-    whole picture; examples, valid_examples, test_examples: how many pictures; seed: other pictures
-    for another seed. Needs scikit-learn, whose pictures of 8 by 8 pixels fill the cells; those in
-    `test` and `valid` are none of those in `train`.
+    grid: the cells either way; most: the most digits; steps: a step is a row of pixels, a cell (in
+    the order of reading), or the whole picture; vary: how much training digits are turned, sheared,
+    stretched and moved, from 0 to 1; examples, valid_examples, test_examples: how many pictures;
+    seed: other pictures for another seed. Needs scikit-learn, whose pictures of 8 by 8 pixels fill
+    the cells; those in `test` and `valid` are none of those in `train`.
 
     A caption names the digits row by row and from left to right, and says how each lies to the next
     one: `a three`, `a three left of a seven`, `a three above a seven`, `a three above and left of a
@@ -137,7 +168,7 @@ class DigitScenes(_DigitReader):
 
     grid: Annotated[int, Field(ge=1, le=32)] = 3
     most: Annotated[int, Field(ge=1, le=10)] = 3
-    steps: Literal["rows", "whole"] = "rows"
+    steps: Literal["rows", "cells", "whole"] = "rows"
 
     def columns(self) -> dict[str, Column]:
         """`pixels`, and the own column `caption`."""
@@ -150,7 +181,7 @@ class DigitScenes(_DigitReader):
         self._words = Vocabulary("word", [BEGIN, END, UNKNOWN, *GRAMMAR, *NAMES])
         width = SIDE * self.grid
         return {
-            PIXELS: Column.values(width if self.steps == "rows" else width**2),
+            PIXELS: Column.values({"rows": width, "cells": SIDE**2, "whole": width**2}[self.steps]),
             CAPTION: Column.tokens(self._words.size, own=True),
         }
 
@@ -171,6 +202,9 @@ class DigitScenes(_DigitReader):
                 picture[low : low + SIDE, left : left + SIDE] = pixels
                 placed.append(_Placed(row, column, digit))
             steps = picture if self.steps == "rows" else picture.reshape(1, -1)
+            if self.steps == "cells":
+                cells = picture.reshape(self.grid, SIDE, self.grid, SIDE).swapaxes(1, 2)
+                steps = np.ascontiguousarray(cells.reshape(self.grid**2, SIDE**2))
             caption = self._words.encode_words(_caption(placed))
             yield Sequence(split, {PIXELS: steps, CAPTION: caption})
 

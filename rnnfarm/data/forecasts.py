@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,9 @@ class Forecasts(Windows):
     it is one example. Each epoch goes through all of them, in an order that is drawn from
     (seed, epoch), or in theirs without `shuffle`. A last batch that is not full has empty rows.
 
+    With `relative` the target is what a value is above the last one before the horizon (`last`), or
+    above that of the same place in the last season of `period` steps (`season`).
+
     JobError where no sequence of the split is long enough.
     """
 
@@ -39,10 +42,18 @@ class Forecasts(Windows):
         seed: int,
         shuffle: bool = True,
         dtype: str = "float32",
+        relative: Literal["none", "last", "season"] = "none",
+        period: int = 1,
     ) -> None:
         wanted = input if target == NEXT else target
         super().__init__(split, input=input, target=wanted, batch=batch, window=window, dtype=dtype)
         self.horizon, self.seed, self.shuffle = horizon, seed, shuffle
+        self.back = {"none": 0, "last": 1, "season": period}[relative]
+        if self.back > window:
+            raise JobError(
+                f"data.period: a season of {period} steps is longer than the window of {window};"
+                " lower data.period or raise training.window"
+            )
         if self._column.kind != "values" or self._target_column.kind != "values":
             raise JobError(
                 "data.mode: 'forecast' is for columns of values; take 'streams' or 'examples' for"
@@ -76,18 +87,32 @@ class Forecasts(Windows):
         picked = picked[rows]
         there = picked >= 0
         x = np.zeros((len(picked), self.window, self._column.width), np.float32)
-        target = np.zeros((len(picked), self.horizon, self._target_column.width), np.float32)
+        width = self._target_column.width
+        target = np.zeros((len(picked), self.horizon, width), np.float32)
+        season = np.zeros((len(picked), self.back, width), np.float32)
         for row in np.flatnonzero(there):
             middle = int(picked[row]) + self.window
             x[row] = self.split.read(self.input, middle - self.window, middle)
             target[row] = self.split.read(self.target, middle, middle + self.horizon)
+            season[row] = self.split.read(self.target, middle - self.back, middle)
         steps = np.broadcast_to(there[:, None], (len(picked), self.window))
         reset = np.zeros(steps.shape, np.bool_)
         reset[:, 0] = True
-        goal = target.reshape(len(picked), -1)[None].astype(self.dtype)
+        target = self._scaled(target)
+        base = None
+        if self.back:
+            repeats = -(-self.horizon // self.back)
+            base = np.tile(self._scaled(season), (1, repeats, 1))[:, : self.horizon]
+            target = target - base
+            base = base.reshape(len(picked), -1)[None]
+        goal = target.reshape(len(picked), -1)[None]
         mask = None if there.all() else turned(steps)
         x = self._inputs(x, None)
-        return Window(x, goal, there[None].copy(), mask, turned(reset))
+        return Window(x, goal, there[None].copy(), mask, turned(reset), base=base)
+
+    def _scaled(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        values = values.astype(self.dtype)
+        return self.scales[self.target].apply(values) if self.target in self.scales else values
 
     def _lay_out(self, epoch: int) -> npt.NDArray[Any]:
         count = len(self.begins)

@@ -12,9 +12,12 @@ from rnnfarm.data.shards import REBUILD
 from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from rnnfarm.data.manifest import Column
+    from rnnfarm.data.scale import Scale
     from rnnfarm.data.shards import Chunk
     from rnnfarm.data.split import Split
 
@@ -33,7 +36,8 @@ class Window:
     a step that starts from the initial state.
 
     Where the target is an own column of the sequences (see `Examples`), target and valid have a
-    time of their own: 1 entry, or `L`. fed (L, B) int32 is what a decoder reads.
+    time of their own: 1 entry, or `L`. fed (L, B) int32 is what a decoder reads. base (1, B, O) is
+    what was taken from the target of a forecast, and is to be added to what the model says.
     """
 
     x: npt.NDArray[Any]
@@ -42,6 +46,7 @@ class Window:
     mask: npt.NDArray[np.bool_] | None
     reset: npt.NDArray[np.bool_] | None
     fed: npt.NDArray[np.int32] | None = None
+    base: npt.NDArray[Any] | None = None
 
 
 class Windows(ABC):
@@ -59,6 +64,8 @@ class Windows(ABC):
         self.window = window
         self.stride = window
         self.dtype = np.dtype(dtype)
+        #: How columns of values are scaled, by their names.
+        self.scales: Mapping[str, Scale] = {}
         self._column = split.column(input)
         self._ahead = int(target == NEXT)  # the steps read beyond the input's
         self._target_column = self._column if self._ahead else split.column(target)
@@ -126,7 +133,8 @@ class Windows(ABC):
     def _time_first(self, rows: npt.NDArray[Any], name: str, column: Column) -> npt.NDArray[Any]:
         turned = rows.swapaxes(0, 1)
         if column.vocabulary is None:
-            return turned.astype(self.dtype, order="C")
+            values = turned.astype(self.dtype, order="C")
+            return self.scales[name].apply(values) if name in self.scales else values
         tokens = turned.astype(np.int32, order="C")
         # The id is an index later on: a damaged shard must not become a crash or a wrong row.
         if tokens.size and (int(tokens.max()) >= column.vocabulary or int(tokens.min()) < 0):

@@ -66,7 +66,8 @@ class LossFunction:
         self._outputs = outputs
         self._classes = loss.target_kind == "classes"
         self._ignored: RowProgram | None = None
-        self._targets = 1 if self._classes else targets
+        #: The numbers of a target: 1 for classes.
+        self.targets = self._targets = 1 if self._classes else targets
         if loss.evaluate is None:
             self._compile(trace_loss(loss, outputs, targets), choice)
 

@@ -32,11 +32,12 @@ class Answer:
 
     Attributes:
         sequence: its number in the split; for forecasts the step at which the window begins.
-        target: what it should have been: a class, labels, or values.
+        target: what it should have been: a class, labels, or values; None where nobody says.
         found: what the model says: the same, where values may be several rows (see ``outputs``).
         output: the numbers behind it: log-odds ``(V,)``, values ``(O,)``, or ``(T, V)`` for CTC.
         weights: of a decoder's attention, ``(L, T)``.
         history: ``(T, F)``, what a forecast was made from.
+        base: what is to be added to the values of a forecast, (O,).
     """
 
     sequence: int
@@ -45,21 +46,30 @@ class Answer:
     output: Any = None
     weights: Any = None
     history: Any = None
+    base: Any = None
 
 
-def answers(opened: OpenRun, windows: Windows, search: Search) -> Iterator[Answer]:
-    """The answers for all sequences that end in the windows of one epoch, in order."""
+def answers(
+    opened: OpenRun, windows: Windows, search: Search, known: bool = True
+) -> Iterator[Answer]:
+    """The answers for all sequences that end in the windows of one epoch, in order.
+
+    ``known``: whether the windows have the targets; otherwise each holds whole sequences.
+    """
     model, training = opened.model, opened.job.training
     lane = Lane(0, slice(0, windows.batch), model.network, model.loss)
     for number in range(windows.windows_in_epoch(0)):
         window = windows.read(number)
         numbers = _numbers(windows, number)
         if model.goal == "decoded":
-            yield from _written(opened, lane, window, numbers, number, search)
+            yield from _written(opened, lane, window, numbers, number, search, known)
             continue
         output = lane.output(window, number, opened.parameters, training.seed, windows.stride)
+        output = output.copy()  # the lane uses its memory again, and answers are kept
         if model.goal == "labels":
-            yield from _labels(output, window, numbers, search)
+            yield from _labels(output, window, numbers, search, known)
+        elif not known:
+            yield from _unknown(opened, output, window, numbers)
         else:
             yield from _single(opened, output, window, numbers)
 
@@ -83,13 +93,25 @@ def _single(opened: OpenRun, output: Any, window: Window, numbers: Any) -> Itera
         if classes:
             yield Answer(int(numbers[row]), int(target), int(given.argmax()), given)
         else:
-            yield Answer(int(numbers[row]), target, given, given, history=history)
+            base = None if window.base is None else window.base[0, row]
+            target = target if base is None else target + base
+            yield Answer(int(numbers[row]), target, given, given, history=history, base=base)
 
 
-def _labels(output: Any, window: Window, numbers: Any, search: Search) -> Iterator[Answer]:
+def _unknown(opened: OpenRun, output: Any, window: Window, numbers: Any) -> Iterator[Answer]:
+    classes = opened.model.loss.loss.target_kind == "classes"
+    for row in np.flatnonzero(window.valid.any(0)):
+        given = output[0, row]
+        found = int(given.argmax()) if classes else given
+        yield Answer(int(numbers[row]), None, found, given)
+
+
+def _labels(
+    output: Any, window: Window, numbers: Any, search: Search, known: bool
+) -> Iterator[Answer]:
     for row in np.flatnonzero(window.valid.any(0)):
         logits = output[: int(window.valid[:, row].sum()), row]
-        target = [int(label) for label in window.target[:, row] if label]
+        target = [int(label) for label in window.target[:, row] if label] if known else None
         if search.beam > 1:
             found = ctc_beam(logits, search.beam)[0][0]
         else:
@@ -98,20 +120,29 @@ def _labels(output: Any, window: Window, numbers: Any, search: Search) -> Iterat
 
 
 def _written(
-    opened: OpenRun, lane: Lane, window: Window, numbers: Any, number: int, search: Search
+    opened: OpenRun,
+    lane: Lane,
+    window: Window,
+    numbers: Any,
+    number: int,
+    search: Search,
+    known: bool,
 ) -> Iterator[Answer]:
-    given = lane.given(window)
+    given = lane.shown(window)
     seed, stride = opened.job.training.seed, opened.job.training.window
     run = lane.start(given, number, seed, stride, training=False)
     most = search.most or LONGER * len(window.x) + MORE
+    rows = [int(row) for row in np.flatnonzero(window.valid.any(0))]
     with np.errstate(all="ignore"):
         written = write(
-            opened.model.network, opened.parameters, given.x, run,
+            opened.model.network, opened.parameters, given.x, run, rows,
             beam=search.beam, most=most, penalty=search.penalty,
         )  # fmt: skip
     lane.states = run.new_states
-    for row in np.flatnonzero(window.valid.any(0)):
-        length = int(window.valid[:, row].sum()) - 1
-        target = [int(token) for token in window.target[:length, row]]
+    for row in rows:
+        target = None
+        if known:
+            length = int(window.valid[:, row].sum()) - 1
+            target = [int(token) for token in window.target[:length, row]]
         one = written[row]
         yield Answer(int(numbers[row]), target, one.tokens, weights=one.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,9 +31,17 @@ class Written:
 
 
 def write(
-    network: Network, parameters: Arrays, x: Any, run: Pass, *, beam: int, most: int, penalty: float
-) -> list[Written]:
-    """What the decoder writes for every row of a window.
+    network: Network,
+    parameters: Arrays,
+    x: Any,
+    run: Pass,
+    rows: Iterable[int],
+    *,
+    beam: int,
+    most: int,
+    penalty: float,
+) -> dict[int, Written]:
+    """What the decoder writes for rows of a window.
 
     Args:
         beam: how many beginnings are kept; 1 takes the likeliest token each time.
@@ -44,11 +53,10 @@ def write(
     assert decoder is not None
     pooled, encoded = network.read(parameters, x, run)
     states, _ = decoder.bridge.forward(parameters, pooled, run)
-    found = []
-    for row in range(x.shape[1]):
-        one = _Row(network, parameters, encoded, states, run, row, beam)
-        found.append(one.search(most, penalty))
-    return found
+    return {
+        row: _Row(network, parameters, encoded, states, run, row, beam).search(most, penalty)
+        for row in rows
+    }
 
 
 class _Row:

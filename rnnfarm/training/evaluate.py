@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits
 from rnnfarm.data.window import Windows
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
-from rnnfarm.training.search import Search
 from rnnfarm.training.lanes import Node, reduce_tree
+from rnnfarm.training.search import Search
 from rnnfarm.training.setup import Model, make_windows
 from rnnfarm.training.tbptt import (
     Sums,

@@ -25,6 +25,7 @@ def generate(
     length: int = 400,
     temperature: float = 1.0,
     top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
     checkpoint: str | None = None,
 ) -> Iterator[str]:
@@ -35,6 +36,8 @@ def generate(
         length: how many tokens are drawn.
         temperature: logits are divided by it; 0 takes the likeliest token always.
         top_k: draw only from this many of the likeliest tokens.
+        top_p: draw only from as many of the likeliest as have this probability together (Holtzman
+            et al. 2020); after ``top_k``.
         seed: the same seed gives the same text.
 
     Raises JobError for a run that is no language model.
@@ -44,13 +47,15 @@ def generate(
             f"temperature = {temperature}, top_k = {top_k}, seed = {seed}: a temperature is at "
             "least 0, top_k at least 1, and a seed from 0 to below 2**63"
         )
+    if top_p is not None and not 0 < top_p <= 1:
+        raise JobError(f"top_p = {top_p}: it is a probability above 0 and at most 1")
     opened = open_run(run, registry, checkpoint)
     vocabulary = _vocabulary(run, opened)
     random = generator(seed, SAMPLE)
     given = vocabulary.encode(prompt)
     if not len(given):
         given = _line_end(vocabulary)
-    tokens = _tokens(opened, given, length, temperature, top_k, random)
+    tokens = _tokens(opened, given, length, temperature, (top_k, top_p), random)
     return limited(vocabulary.decode_each(tokens), opened.job.training.blas_threads)
 
 
@@ -79,7 +84,7 @@ def _tokens(
     given: npt.NDArray[np.int32],
     length: int,
     temperature: float,
-    top_k: int | None,
+    most: tuple[int | None, float | None],
     random: np.random.Generator,
 ) -> Iterator[int]:
     network = opened.model.network
@@ -102,7 +107,7 @@ def _tokens(
         )
         output, _ = network.forward(opened.parameters, device.put(x), run)  # (T, 1, V)
         states = run.new_states
-        token = draw(device.get(output[-1, 0]).astype(np.float64), temperature, top_k, random)
+        token = draw(device.get(output[-1, 0]).astype(np.float64), temperature, *most, random)
         yield token
         x = np.array([[token]], np.int32)
 
@@ -111,13 +116,19 @@ def draw(
     logits: npt.NDArray[np.float64],
     temperature: float,
     top_k: int | None,
+    top_p: float | None,
     random: np.random.Generator,
 ) -> int:
-    """A token drawn from softmax(logits / temperature), of the ``top_k`` likeliest alone."""
+    """A token drawn from softmax(logits / temperature), of the likeliest alone."""
     if temperature == 0.0:
         return int(logits.argmax())
     scaled = (logits - logits.max()) / temperature
     if top_k is not None and top_k < len(scaled):
         scaled[scaled < np.partition(scaled, -top_k)[-top_k]] = -np.inf
+    if top_p is not None:
+        order = np.argsort(-scaled, kind="stable")
+        shares = np.exp(scaled[order])
+        before = (np.cumsum(shares) - shares) / shares.sum()
+        scaled[order[before >= top_p]] = -np.inf  # the likeliest one always stays
     # The largest of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954).
     return int((scaled + random.gumbel(size=scaled.shape)).argmax())

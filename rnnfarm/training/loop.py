@@ -221,6 +221,7 @@ class Trainer:
             "callbacks": [
                 {"state": _kept(callback), "stop": callback.stop} for callback in self.callbacks
             ],
+            "scales": {name: scale.to_dict() for name, scale in self.model.scales.items()},
             "plugins": registry.versions(),
             "kernels": self.kernels,
             "parameters_sha256": self.parameters_sha256(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,15 @@ import numpy as np
 from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.examples import Examples
 from rnnfarm.data.split import Split
+from rnnfarm.data.window import Windows
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.plugins import Registry
-from rnnfarm.training.answers import answers
+from rnnfarm.training.answers import Answer, answers
 from rnnfarm.training.run import OpenRun, limited, open_run
 from rnnfarm.training.scores import middle
 from rnnfarm.training.search import Search
-from rnnfarm.training.setup import make_windows
+from rnnfarm.training.setup import Model, make_windows
 from rnnfarm.training.tbptt import Lane
 
 
@@ -31,12 +33,16 @@ def predict(
     input: Path | None = None,
     checkpoint: str | None = None,
     search: Search | None = None,
+    plot: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row for every window of every sequence, in order, or one for every sequence.
 
     Args:
         split: a split of the run's dataset.
-        input: instead, a file: UTF-8 text for a model of tokens, ``.npy`` ``(T, F)`` for values.
+        input: instead, a file: UTF-8 text for a model of tokens, ``.npy`` ``(T, F)`` for values,
+            ``.wav`` for a model of speech. Where the model answers once a sequence, a line of text
+            is one.
+        plot: a folder for pictures of the first answers.
 
     Returns:
         Rows with ``sequence``, ``start`` (the window's first step) and ``prediction``: for values
@@ -46,13 +52,13 @@ def predict(
     """
     opened = open_run(run, registry, checkpoint)
     whole = opened.model.goal != "steps" or opened.job.data.mode == "forecast"
-    if whole and input is not None:
-        raise JobError(
-            f"{input}: a model whose answer is one a sequence reads a split of a dataset; build one "
-            "from the file with 'rnnfarm data build', name it in data.path, and use --split"
-        )
     if whole:
-        rows = _answers(opened, split or "valid", search or Search())
+        rows = _answers(opened, split or "valid", input, search or Search(), plot)
+    elif plot is not None:
+        raise JobError(
+            "--plot shows forecasts, alignments and attention, and this model has none of them; "
+            "leave it out"
+        )
     elif input is None:
         rows = _rows(opened, opened.dataset.split(split or "valid"))
     else:
@@ -60,26 +66,88 @@ def predict(
     return limited(rows, opened.job.training.blas_threads)
 
 
-def _answers(opened: OpenRun, split: str, search: Search) -> Iterator[dict[str, Any]]:
-    model, data = opened.model, opened.job.data
-    windows = make_windows(opened.job, model, opened.dataset, split)
-    vocabulary = opened.dataset.vocabulary(model.target)
-    for one in answers(opened, windows, search):
-        row: dict[str, Any] = {"sequence": one.sequence}
-        if model.loss.loss.target_kind == "values":
-            width = len(one.target)
-            names = ("prediction", "low", "high")
-            for name, values in zip(names, middle(model, one.output, width), strict=True):
-                if values is not None:
-                    shape = (data.horizon, -1) if data.mode == "forecast" else (width,)
-                    row[name] = values.astype(float).reshape(shape).tolist()
+def _answers(
+    opened: OpenRun, split: str, source: Path | None, search: Search, plot: Path | None
+) -> Iterator[dict[str, Any]]:
+    from rnnfarm.training.pictures import Pictures
+
+    pictures = Pictures(opened, plot) if plot is not None else None
+    with tempfile.TemporaryDirectory() as folder:
+        if source is None:
+            windows: Windows = make_windows(opened.job, opened.model, opened.dataset, split)
         else:
-            row["prediction"] = one.found
-            if vocabulary is not None and vocabulary.entries is not None:
-                tokens = one.found if isinstance(one.found, list) else [one.found]
-                joined = "" if model.goal == "labels" else " "
-                row["text"] = joined.join(vocabulary.entries[token] for token in tokens)
-        yield row
+            windows = _windows_of_file(opened, source, Path(folder))
+        for one in answers(opened, windows, search, known=source is None):
+            if pictures is not None:
+                pictures.add(one)
+            yield _answered(opened, one)
+
+
+def _answered(opened: OpenRun, one: Answer) -> dict[str, Any]:
+    """An answer as JSON has it."""
+    model, data = opened.model, opened.job.data
+    row: dict[str, Any] = {"sequence": one.sequence}
+    if model.loss.loss.target_kind == "values":
+        width = model.loss.targets
+        names = ("prediction", "low", "high")
+        for name, values in zip(names, middle(model, one, width), strict=True):
+            if values is not None:
+                shape = (data.horizon, -1) if data.mode == "forecast" else (width,)
+                row[name] = unscaled(model, values.astype(float).reshape(shape)).tolist()
+        return row
+    row["prediction"] = one.found
+    vocabulary = opened.dataset.vocabulary(model.target)
+    if vocabulary is not None and vocabulary.entries is not None:
+        tokens = one.found if isinstance(one.found, list) else [one.found]
+        joined = "" if model.goal == "labels" else " "
+        row["text"] = joined.join(vocabulary.entries[token] for token in tokens)
+    return row
+
+
+def _windows_of_file(opened: OpenRun, path: Path, folder: Path) -> Windows:
+    """Windows that hold the whole sequences of a file."""
+    model, data = opened.model, opened.job.data
+    if data.mode == "forecast":
+        raise JobError(
+            f"{path}: a forecast is made for a split of a dataset; build one from the table with "
+            "'rnnfarm data build', name it in data.path of the run's job.toml, and use --split"
+        )
+    if model.column.kind == "tokens":
+        vocabulary = opened.dataset.vocabulary(model.input)
+        lines = [line for line in _text_of(opened, path).splitlines() if line.strip()]
+        arrays = [vocabulary.encode(line) for line in lines] if vocabulary is not None else []
+    elif path.suffix == ".wav":
+        arrays = [_read_speech(opened, path)]
+    else:
+        arrays = [_read_values(opened, path)]
+    place = folder / "input"
+    with DatasetWriter(str(place), {model.input: model.column}) as writer:
+        for array in arrays:
+            writer.append("input", {model.input: array})
+    split = open_dataset(place).split("input")
+    longest = int(np.diff(split.starts(), append=split.steps).max())
+    windows = Examples(
+        split,
+        input=model.input,
+        target=model.input,
+        batch=min(opened.job.training.batch, split.sequences),
+        window=longest,
+        seed=0,
+        shuffle=False,
+        dtype=opened.job.training.dtype,
+    )
+    windows.scales = model.scales
+    return windows
+
+
+def _read_speech(opened: OpenRun, path: Path) -> Any:
+    """The features of a WAV file, as the reader of the run's data makes them."""
+    from rnnfarm.builtin.audio import Wav
+
+    build = opened.job.data.build
+    if build is None or build.reader != "wav":
+        raise JobError(f"{path}: the model's data were not made from WAV files, so it reads .npy")
+    return Wav(**build.settings).features(path)
 
 
 def _rows_of_file(opened: OpenRun, path: Path) -> Iterator[dict[str, Any]]:
@@ -93,21 +161,31 @@ def _rows_of_file(opened: OpenRun, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_text(opened: OpenRun, path: Path) -> Any:
+    text = _text_of(opened, path)
     vocabulary = opened.dataset.vocabulary(opened.model.input)
-    if vocabulary is None:
+    assert vocabulary is not None
+    return vocabulary.encode(text)
+
+
+def _text_of(opened: OpenRun, path: Path) -> str:
+    """The text of a file, or of standard input for ``-``."""
+    if opened.dataset.vocabulary(opened.model.input) is None:
         raise JobError(
             f"{path}: the model's tokens have no vocabulary of text, so a text file cannot be "
             "read for it; use --split"
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if str(path) == "-":
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        else:
+            text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror}); mend the path") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
-    if not text:
+    if not text.strip():
         raise JobError(f"{path}: the file is empty; give at least one token")
-    return vocabulary.encode(text)
+    return text
 
 
 def _read_values(opened: OpenRun, path: Path) -> Any:
@@ -156,6 +234,7 @@ def _rows(opened: OpenRun, split: Split) -> Iterator[dict[str, Any]]:
         shuffle=False,
         dtype=training.dtype,
     )
+    windows.scales = model.scales
     lane = Lane(0, slice(0, 1), model.network, model.loss)
     start = 0
     for number in range(windows.windows_in_epoch(0)):
@@ -168,11 +247,19 @@ def _rows(opened: OpenRun, split: Split) -> Iterator[dict[str, Any]]:
         start += len(read.x)
 
 
+def unscaled(model: Model, values: Any) -> Any:
+    """Values (…, W) of the target as they were before they were scaled."""
+    scale = model.scales.get(model.input if model.target == "next" else model.target)
+    if scale is None or values.shape[-1] != len(scale.mean):
+        return values
+    return scale.undo(values)
+
+
 def _described(opened: OpenRun, output: Any) -> dict[str, Any]:
     """A window's output ``(T, O)`` as JSON has it."""
     model = opened.model
     if model.loss.loss.target_kind == "values":
-        return {"prediction": output.astype(float).tolist()}
+        return {"prediction": unscaled(model, output.astype(float)).tolist()}
     classes = output.argmax(-1)
     row: dict[str, Any] = {"prediction": classes.tolist()}
     dataset: Dataset = opened.dataset

@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.place import Place
+from rnnfarm.data.scale import Scale
 from rnnfarm.errors import DataError, JobError, RunError
 from rnnfarm.job import Job, read_job
 from rnnfarm.nn.layer import Arrays
@@ -69,6 +70,8 @@ def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> Op
     model = make_model(job, dataset, registry)
     found = choose_checkpoint(run, checkpoint or "newest")
     check_same_vocabulary(found, dataset)
+    learned = found.facts.get("scales", {})
+    model = replace(model, scales={n: Scale.from_dict(plain) for n, plain in learned.items()})
     layout = model.network.layout
     arena = np.zeros(layout.size, job.training.dtype)
     restore_arrays(found, "parameters", layout.views(arena))

@@ -50,8 +50,10 @@ def _classes(model: Model, found: Sequence[Answer], train: Split) -> tuple[Figur
 def _values(model: Model, found: Sequence[Answer], train: Split) -> tuple[Figures, Figures]:
     targets = np.stack([one.target for one in found])[:, None]
     width = targets.shape[-1]
-    center = np.stack([middle(model, one.output, width)[0] for one in found])[:, None]
+    center = np.stack([middle(model, one, width)[0] for one in found])[:, None]
     known = np.stack([train.own(model.target, int(s))[0] for s in train.starts()])
+    if model.target in model.scales:
+        known = model.scales[model.target].apply(known)
     mean = np.broadcast_to(known.mean(0), targets.shape)
     return _errors(targets, center), _errors(targets, mean)
 
@@ -68,13 +70,15 @@ def _forecast(opened: OpenRun, found: Sequence[Answer], train: Split) -> tuple[F
     targets = np.stack([one.target for one in found])
     width = targets.shape[1]
     shape = (len(found), horizon, width // horizon)
-    rows = [middle(model, one.output, width) for one in found]
+    rows = [middle(model, one, width) for one in found]
     targets = targets.reshape(shape)
     center = np.stack([row[0] for row in rows]).reshape(shape)
     figures = _errors(targets, center)
     period = opened.job.data.period
     target = model.input if model.target == "next" else model.target
     known = train.read(target, 0, train.steps)
+    if target in model.scales:
+        known = model.scales[target].apply(known)
     figures["mase"] = forecast.mase(targets, center, forecast.seasonal_scale(known, period))
     if rows[0][1] is not None:
         low, high = (np.stack([row[k] for row in rows]).reshape(shape) for k in (1, 2))
@@ -91,12 +95,20 @@ def _forecast(opened: OpenRun, found: Sequence[Answer], train: Split) -> tuple[F
     return figures, baseline
 
 
-def middle(model: Model, output: Any, width: int) -> tuple[Any, Any, Any]:
-    """From a row of the network's output the middle, and where the loss has one the interval.
+def middle(model: Model, one: Answer, width: int) -> tuple[Any, Any, Any]:
+    """From an answer of values the middle, and where the loss has one the interval.
 
     The interval is that between the lowest and the highest quantile that were learned, or of 80 %
     of a normal distribution.
     """
+    found = _middle(model, one.output, width)
+    if one.base is None:
+        return found
+    center, low, high = (None if part is None else part + one.base for part in found)
+    return center, low, high
+
+
+def _middle(model: Model, output: Any, width: int) -> tuple[Any, Any, Any]:
     loss: Any = model.loss.loss
     quantiles = getattr(loss, "quantiles", None)
     if quantiles is not None:

@@ -6,13 +6,15 @@ can do it again and gets the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Examples, Goal
 from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.manifest import Column
+from rnnfarm.data.scale import Scale
 from rnnfarm.data.streams import Streams
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.equations.parts import Loss
@@ -34,6 +36,7 @@ class Model:
         input, target: the columns' names; ``target`` may be ``next``.
         column: the input column.
         goal: how a target that is a sequence's own is learned; see ``data.examples``.
+        scales: how columns of values are scaled, by their names; learned from the training part.
     """
 
     network: Network
@@ -43,6 +46,7 @@ class Model:
     column: Column
     choice: KernelChoice
     goal: Goal = "steps"
+    scales: Mapping[str, Scale] = field(default_factory=dict)
 
 
 def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bool = True) -> Model:
@@ -76,11 +80,22 @@ def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bo
     )
     network = Network(_network_spec(job, column, outputs, registry), choice)
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)
-    return Model(network, function, name, target, column, choice, goal)
+    scales = {}
+    if job.data.scale == "standard":
+        read = {name, name if target == NEXT else target}
+        values = [one for one in sorted(read) if dataset.columns[one].kind == "values"]
+        scales = {one: Scale.of(dataset.split("train"), one) for one in values}
+    return Model(network, function, name, target, column, choice, goal, scales)
 
 
 def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
     """The windows of a split: the batch's rows for training, at most as many for another split."""
+    windows = _windows(job, model, dataset, split)
+    windows.scales = model.scales
+    return windows
+
+
+def _windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
     training = job.training
     part = dataset.split(split)
     batch, bidirectional = training.batch, any(layer.bidirectional for layer in job.model.layers)
@@ -92,7 +107,13 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
     }
     drawn: dict[str, Any] = {"seed": training.seed, "shuffle": split == "train"}
     if job.data.mode == "forecast":
-        return Forecasts(part, batch=batch, horizon=job.data.horizon, **drawn, **common)
+        data = job.data
+        ahead: dict[str, Any] = {
+            "horizon": data.horizon,
+            "relative": data.relative,
+            "period": data.period,
+        }
+        return Forecasts(part, batch=batch, **ahead, **drawn, **common)
     if job.data.mode == "examples":
         windows = Examples(part, batch=batch, goal=model.goal, **drawn, **common)
         longest = int(windows.lengths.max())

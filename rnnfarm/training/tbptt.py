@@ -142,12 +142,15 @@ class Lane:
     ) -> FloatArray:
         """The output ``(T, B, O)`` of a window, on the host, without dropout; carries the states
         on."""
+        return self.device.get(self._output(self.shown(window), step, parameters, seed, carry))
+
+    def shown(self, window: Window) -> Given:
+        """A window on the device, without what its output is compared with."""
         self.network.check(window.x)
         mask = None if window.mask is None else window.mask[..., None]
         reset = None if window.reset is None else window.reset[..., None]
         sent = self._send({"x": window.x, "mask": mask, "reset": reset})
-        given = Given(sent["x"], sent["mask"], sent["reset"], None)
-        return self.device.get(self._output(given, step, parameters, seed, carry))
+        return Given(sent["x"], sent["mask"], sent["reset"], None)
 
     def _output(self, given: Given, step: int, parameters: Arrays, seed: int, carry: int) -> Any:
         run = self.start(given, step, seed, carry, training=False)

@@ -1,0 +1,106 @@
+"""Pictures of single answers: a forecast, where CTC finds its labels, what a decoder attends to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.errors import JobError, RunError
+from rnnfarm.nn.ctc import align
+from rnnfarm.training.answers import Answer
+from rnnfarm.training.run import OpenRun
+from rnnfarm.training.scores import middle
+
+#: How many pictures are made, and series of a forecast that one shows.
+MOST, SERIES = 8, 4
+
+
+class Pictures:
+    """Draws the first answers into a folder, as ``answer-0.png`` and so on."""
+
+    def __init__(self, opened: OpenRun, folder: Path) -> None:
+        self.opened, self.folder, self.count = opened, folder, 0
+        try:
+            import matplotlib as mpl
+        except ImportError:
+            raise JobError(
+                "--plot needs matplotlib, which is not here; run pip install 'rnnfarm[plot]'"
+            ) from None
+        mpl.use("Agg")
+        decoder = opened.job.model.decoder
+        forecast = opened.job.data.mode == "forecast"
+        attends = decoder is not None and decoder.attention != "none"
+        if not (forecast or attends or opened.model.goal == "labels"):
+            raise JobError(
+                "--plot shows forecasts, alignments and attention, and this model has none of "
+                "them; leave it out"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another") from error
+
+    def add(self, one: Answer) -> None:
+        """Draw an answer, if it is among the first."""
+        if self.count >= MOST:
+            return
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        if self.opened.job.data.mode == "forecast":
+            self._forecast(figure, one)
+        elif self.opened.model.goal == "labels":
+            self._labels(figure, one)
+        elif one.weights is not None:
+            self._attention(figure, one)
+        figure.savefig(self.folder / f"answer-{self.count}.png", dpi=100)
+        self.count += 1
+
+    def _forecast(self, figure: Any, one: Answer) -> None:
+        """The history, what came, and what was said of it, for the first series."""
+        horizon = self.opened.job.data.horizon
+        center, low, high = middle(self.opened.model, one, len(one.target))
+        width = len(one.target) // horizon
+        shown = min(SERIES, width)
+        ahead = np.arange(horizon)
+        for k, axes in enumerate(np.atleast_1d(figure.subplots(shown, 1, sharex=True))):
+            past = one.history[:, k]
+            if self.opened.model.target == "next":
+                axes.plot(np.arange(-len(past), 0), past, color="0.6")
+            axes.plot(ahead, one.target.reshape(horizon, width)[:, k], color="k", label="came")
+            axes.plot(ahead, center.reshape(horizon, width)[:, k], color="C0", label="forecast")
+            if low is not None:
+                bounds = (part.reshape(horizon, width)[:, k] for part in (low, high))
+                axes.fill_between(ahead, *bounds, color="C0", alpha=0.25, label="interval")
+        axes.legend(loc="upper left")
+        figure.suptitle(f"from step {one.sequence} on, scaled values")
+
+    def _labels(self, figure: Any, one: Answer) -> None:
+        """The probabilities of the labels that were found, over the steps."""
+        vocabulary = self.opened.dataset.vocabulary(self.opened.model.target)
+        logits = one.output - one.output.max(-1, keepdims=True)
+        likely = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        axes = figure.subplots()
+        names = vocabulary.entries if vocabulary is not None and vocabulary.entries else None
+        for label in dict.fromkeys(one.found):
+            axes.plot(likely[:, label], label=names[label] if names else str(label))
+        axes.plot(likely[:, 0], color="0.7", label="blank")
+        path = align(one.output, len(one.output), np.array(one.found, np.int64))
+        for k, label in enumerate(one.found):
+            place = int(np.flatnonzero(path == k).mean()) if (path == k).any() else 0
+            axes.annotate(names[label] if names else str(label), (place, 1.02))
+        axes.set(xlabel="step", ylabel="probability", ylim=(0, 1.1))
+        axes.legend(loc="upper right")
+
+    def _attention(self, figure: Any, one: Answer) -> None:
+        """The weights of the input's steps (across) for each word (down)."""
+        vocabulary = self.opened.dataset.vocabulary(self.opened.model.target)
+        axes = figure.subplots()
+        axes.imshow(one.weights[: len(one.found) + 1], cmap="viridis", aspect="auto")
+        words = [str(token) for token in one.found]
+        if vocabulary is not None and vocabulary.entries is not None:
+            words = [vocabulary.entries[token] for token in one.found]
+        axes.set_yticks(range(len(words)), words)
+        axes.set(xlabel="step of the input")
