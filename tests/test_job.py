@@ -214,14 +214,17 @@ WRONG = [
     ("data={}", "data.path: is required; give it a value"),
     ("data.path=''", "data.path: should have at least 1 character, not ''"),
     ("data.path=3", "data.path: should be a valid string, not 3"),
-    ("data.mode='stream'", "data.mode: should be 'streams' or 'examples', not 'stream'"),
+    (
+        "data.mode='stream'",
+        "data.mode: should be 'streams', 'examples' or 'forecast', not 'stream'",
+    ),
     ("data.pth='x'", "data.pth: unknown key; did you mean 'path'?"),
     ("data.build={}", "data.build.reader: is required; give it the name of one of the readers"),
     (
         "data.build={reader='bytes', files=['x'], fils=1}",
         "data.build.fils: unknown key; did you mean 'files'?",
     ),
-    ("model.layers=[]", "model.layers: should have at least 1 item, not []"),
+    ("model.layers=[]", "model.layers: is empty; give it at least one layer"),
     ("model.layers=3", "model.layers: should be a list, not 3"),
     ("model.layers=['lstm']", "model.layers.0.hidden: is required; give it a value"),
     (

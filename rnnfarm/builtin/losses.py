@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from rnnfarm.equations.graph import Symbol
@@ -141,7 +140,7 @@ class CTC(Loss):
                     f"for its {labels[row]} labels (equal ones need a blank between them); leave "
                     'it out, or set model.loss.impossible = "skip"'
                 )
-            lengths = np.where(wrong, 0, lengths)
+            lengths = lengths * ~wrong
         losses = ctc(output, lengths, target, labels, d_output)
         return float(losses.sum()), int((lengths > 0).sum())
 

@@ -40,6 +40,9 @@ def check_loss(
     check_made_again(loss)
     name = type(loss).__name__
     rng = np.random.default_rng(0)
+    if loss.of_labels:
+        _check_labels(loss, width, largest, tolerance)
+        return
     if target is None:
         classes = loss.target_kind == "classes"
         target = (
@@ -59,6 +62,22 @@ def check_loss(
         )
         _check_count(loss, name, total.count, int(valid.sum()))
         _check_invalid(measure, (output, target, valid), gradient, total.total)
+        _check_loss_gradient(measure, (output, target, valid), gradient, tolerance)
+        _check_lanes(measure, (output, target, valid), gradient, total.total)
+        _check_extremes(loss, (output, target, valid), width, largest)
+
+
+def _check_labels(loss: Loss, width: int, largest: float, tolerance: float) -> None:
+    """A loss whose target is a list of labels (L, B) for each sequence, 0 after the last one."""
+    rng = np.random.default_rng(0)
+    output = rng.standard_normal((9, 6, loss.outputs(width)))
+    target = rng.integers(1, width, (3, 6))
+    target[2, ::2] = 0
+    valid = np.arange(9)[:, None] < rng.integers(7, 10, 6)
+    measure = LossFunction(loss, loss.outputs(width), width, "float64")
+    with np.errstate(all="ignore"):
+        gradient = np.full_like(output, np.nan)
+        total = measure(output, target, valid, gradient)
         _check_loss_gradient(measure, (output, target, valid), gradient, tolerance)
         _check_lanes(measure, (output, target, valid), gradient, total.total)
         _check_extremes(loss, (output, target, valid), width, largest)

@@ -107,7 +107,9 @@ def _tokens(
         )
         output, _ = network.forward(opened.parameters, device.put(x), run)  # (T, 1, V)
         states = run.new_states
-        token = draw(device.get(output[-1, 0]).astype(np.float64), temperature, *most, random)
+        token = draw(
+            device.get(output[-1, 0]).astype(np.float64), temperature, most[0], random, most[1]
+        )
         yield token
         x = np.array([[token]], np.int32)
 
@@ -116,8 +118,8 @@ def draw(
     logits: npt.NDArray[np.float64],
     temperature: float,
     top_k: int | None,
-    top_p: float | None,
     random: np.random.Generator,
+    top_p: float | None = None,
 ) -> int:
     """A token drawn from softmax(logits / temperature), of the likeliest alone."""
     if temperature == 0.0:
