@@ -83,7 +83,7 @@ def page(run: Path) -> str:
         f"<style>{STYLE}</style><h1>{name}</h1>{_state(steps, facts)}"
         f'<div class="tiles">{_tiles(steps, valid, facts)}</div>'
         f'<div class="charts">{"".join(_charts(steps, valid, flow))}</div>'
-        f"{_evaluations(valid)}<h2>Job</h2><pre>{job}</pre></html>\n"
+        f"{_evaluations(valid)}{_measured(entries)}<h2>Job</h2><pre>{job}</pre></html>\n"
     )
 
 
@@ -184,3 +184,20 @@ def _evaluations(valid: Sequence[dict[str, Any]]) -> str:
         if all(key in entry for key in keys)
     )
     return f'<h2>Evaluations</h2><div class="sheet"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def _measured(entries: Sequence[dict[str, Any]]) -> str:
+    """What ``rnnfarm evaluate`` has found, the newest of each split, beside its baseline."""
+    found = {e["evaluation"]["split"]: e for e in entries if "evaluation" in e}
+    rows = ""
+    for split, entry in found.items():
+        baseline = entry["evaluation"].get("baseline") or {}
+        for name, value in entry["evaluation"].items():
+            if isinstance(value, (int, float)):
+                beside = f"{baseline[name]:,.6g}" if name in baseline else "–"
+                label = f"{split}, step {entry['step']}: {name.replace('_', ' ')}"
+                rows += f"<tr><td>{escape(label)}</td><td>{value:,.6g}</td><td>{beside}</td></tr>"
+    if not rows:
+        return ""
+    head = "<tr><th>measured</th><th>model</th><th>baseline</th></tr>"
+    return f'<h2>Measured</h2><div class="sheet"><table>{head}{rows}</table></div>\n'

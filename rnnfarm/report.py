@@ -171,7 +171,19 @@ def _entry(path: Path, number: int, line: str) -> dict[str, Any]:
     return entry
 
 
+def append_evaluation(path: Path, step: int, figures: Mapping[str, Any]) -> None:
+    """Add what a model was measured at to the metrics of its run, where they can be written."""
+    entry = {"step": step, "evaluation": _finite(figures)}
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+    except OSError as error:
+        log.warning("%s: the evaluation cannot be added to it (%s)", path, error.strerror)
+
+
 def _kind(entry: Mapping[str, Any]) -> str:
+    if "evaluation" in entry:
+        return f"evaluation {entry['evaluation'].get('split')}"
     return next((k for k in ("valid_loss", "gradient_flow") if k in entry), "train_loss")
 
 

@@ -565,3 +565,25 @@ def test_lines_of_sentences(tmp_path):
     assert dataset.splits["train"].sequences == 1014
     lines = path.read_text().splitlines(keepends=True)
     assert texts(dataset, "train") == [" ".join(line.split()) + "\n" for line in lines]
+
+
+def test_the_first_rows_of_each_sequence(tmp_path: Path) -> None:
+    rows = "".join(f"{k // 7},{k}\n" for k in range(40))
+    (tmp_path / "table.csv").write_text(f"group,x\n{rows}")
+    reader = CSV(files=[str(tmp_path / "table.csv")], group="group", first=3, valid=0.0)
+    split = build_dataset(reader, tmp_path / "data").split("train")
+    assert split.starts().tolist() == [0, 3, 6, 9, 12, 15]
+    assert split.read("values", 3, 6)[:, 0].tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(("name", "classes"), [("labels", 4), ("vectors", None)])
+def test_a_target_for_each_of_many_arrays(tmp_path: Path, name: str, classes: int | None) -> None:
+    values = np.random.default_rng(0).random((20, 5, 3)).astype(np.float32)
+    arrays = {"labels": np.arange(20) % 4, "vectors": values[:, 0, :2]}
+    np.savez(tmp_path / "arrays.npz", values=values, **arrays)
+    settings = {"classes": classes} if classes else {}
+    reader = NumPyArrays(files=[str(tmp_path / "arrays.npz")], target=name, **settings)
+    dataset = build_dataset(reader, tmp_path / "data")
+    assert dataset.columns["target"].own
+    assert dataset.split("train").own("target", 5).tolist() == arrays[name][1:2].tolist()
+    assert dataset.split("valid").own("target", 5).tolist() == arrays[name][19:].tolist()

@@ -31,7 +31,8 @@ class NumPyArrays(Reader):
     files: the files, by glob patterns; values, target: the names of the arrays in .npz files
     (`values` may be left out where a file holds one); vocabulary: the number of ids where the
     arrays are tokens; classes: the number of ids where the target is classes. An array of values
-    (T, F) is one sequence and (N, T, F) are N; an array of ids (T,) is one and (N, T) are N.
+    (T, F) is one sequence and (N, T, F) are N; an array of ids (T,) is one and (N, T) are N. A
+    target (N,) of classes, or (N, F) of values, is one for each of N sequences: an own column.
     valid: the part for validation, from 0 to 1: the last of the N sequences, or the end of the one;
     valid_files: the files for validation, instead.
     """
@@ -56,8 +57,8 @@ class NumPyArrays(Reader):
         path = self._files[0][0]
         columns = {}
         for name, array in self._arrays(path).items():
-            ids = self._ids(name)
-            columns[name] = Column.tokens(ids) if ids else Column.values(array.shape[-1])
+            ids, own = self._ids(name), name == TARGET and self._own
+            columns[name] = Column.tokens(ids, own) if ids else Column.values(array.shape[-1], own)
         return columns
 
     def _ids(self, name: str) -> int | None:
@@ -75,6 +76,8 @@ class NumPyArrays(Reader):
                 for split, part, continues in cut(parts, low, 1 if many else BLOCK):
                     at = low if many else slice(low + part.start, low + part.stop)
                     figures = {name: array[at] for name, array in arrays.items()}
+                    if self._own and self.target is not None:
+                        figures[TARGET] = arrays[TARGET][low : low + 1]
                     for name, array in figures.items():
                         self._check_figures(path, name, array, low)
                     yield Sequence(split, figures, continues and not many)
@@ -100,6 +103,11 @@ class NumPyArrays(Reader):
         for name, array in arrays.items():
             _check_array(path, name, array, bool(self._ids(name)))
         leading = {a.shape[: a.ndim - (not self._ids(name))] for name, a in arrays.items()}
+        whole = arrays[first].ndim == (2 if self.vocabulary else 3)
+        #: Whether the target has one entry for each of N sequences.
+        self._own = whole and {len(shape) for shape in leading} == {1, 2}
+        if self._own:
+            leading = {shape[:1] for shape in leading}
         if len(leading) > 1:
             shapes = " and ".join(str(a.shape) for a in arrays.values())
             raise DataError(f"{path}: arrays of shapes {shapes} have not the same steps; mend them")

@@ -14,6 +14,7 @@ import pyarrow.parquet as papq
 from pydantic import Field
 
 from rnnfarm.data.tables import TableReader
+from rnnfarm.data.times import holds_moments
 from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class CSV(TableReader):
-    """CSV files with a line of column names at the top.
+    """CSV files with a line of column names at the top; an empty line is no row.
 
-    delimiter: what separates cells.
+    delimiter: what separates cells; null_values: the cells that have no value.
     """
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    null_values: list[str] = ["", "NA", "NaN", "nan", "null"]
 
     def _names(self, path: Path) -> list[str]:
         try:
@@ -46,38 +48,50 @@ class CSV(TableReader):
     def _numeric(self, path: Path) -> list[str]:
         """The columns whose first value is a number: empty cells at the top say nothing."""
         names = self._names(path)
+        nothing = {*NO_VALUE, *self.null_values}
         firsts: dict[str, str] = {}
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = csv.reader(file, delimiter=self.delimiter)
             for row in islice(rows, 1, HEAD):
                 for name, cell in zip(names, row, strict=False):
-                    if cell.strip() not in NO_VALUE:
+                    if cell.strip() not in nothing:
                         firsts.setdefault(name, cell)
                 if len(firsts) == len(names):
                     break
         return [name for name in names if name in firsts and _is_figure(firsts[name])]
 
-    def _batches(self, path: Path, names: list[str], group: str | None) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, path: Path, names: list[str], group: str | None, time: str | None
+    ) -> Iterator[pa.RecordBatch]:
         types = {name: pa.float32() for name in names}
-        if group is not None:
-            types[group] = pa.string()
+        types |= {name: pa.string() for name in (group, time) if name is not None}
         options: dict[str, Any] = {
             "read_options": pacsv.ReadOptions(use_threads=False),
             "parse_options": pacsv.ParseOptions(delimiter=self.delimiter),
             "convert_options": pacsv.ConvertOptions(
-                column_types=types, include_columns=list(types), strings_can_be_null=True
+                column_types=types,
+                include_columns=list(types),
+                null_values=self.null_values,
+                strings_can_be_null=True,
             ),
         }
         try:
             with pacsv.open_csv(path, **options) as reader:
                 for batch in reader:
-                    if any(column.null_count for column in batch.columns) or not all(
-                        np.isfinite(batch.column(name).to_numpy()).all() for name in names
-                    ):
+                    if not self._is_whole(batch, names, group):
                         raise self._bad_cell(path, names, group)
                     yield batch
         except (pa.ArrowInvalid, OSError) as error:
             raise self._bad_cell(path, names, group, error) from None
+
+    def _is_whole(self, batch: pa.RecordBatch, names: list[str], group: str | None) -> bool:
+        """Whether all figures are finite, and there is a value wherever there must be one."""
+        needed = list(names) if self.missing == "error" else []
+        if group is not None:
+            needed.append(group)
+        return not any(batch.column(name).null_count for name in needed) and all(
+            pc.all(pc.is_finite(batch.column(name)), min_count=0).as_py() for name in names
+        )
 
     def _bad_cell(
         self, path: Path, names: list[str], group: str | None, error: Exception | None = None
@@ -94,15 +108,33 @@ class CSV(TableReader):
                         " mend the line"
                     )
                 for name, cell in zip(header, row, strict=False):
-                    if name == group and cell in NO_VALUE:
+                    if name == group and cell in self.null_values:
                         return DataError(f"{at}: column '{name}' has no value; mend the line")
-                    if name in names and _number(cell) is None:
-                        what = "is no finite number" if cell.strip() else "has no value"
-                        return DataError(
-                            f"{at}: column '{name}' {what} ({cell!r}); fill or drop the line, or"
-                            " leave the column out of the settings"
-                        )
+                    if name in names and (what := self._wrong(cell)):
+                        return DataError(f"{at}: column '{name}' {what}")
         return DataError(f"{path}: cannot be read as CSV ({error}); mend the file")
+
+    def _wrong(self, cell: str) -> str | None:
+        """What is wrong with a cell that is to be a figure, and the mend."""
+        if cell in self.null_values and self.missing == "mask":
+            return None
+        if cell not in self.null_values and _number(cell) is not None:
+            return None
+        what = "is no finite number" if cell.strip() else "has no value"
+        if self.missing == "error":
+            mend = (
+                "fill or drop the line, leave the column out of the settings, or set missing ="
+                " 'mask' where values may be missing"
+            )
+        else:
+            mend = "mend it, or name it in the setting 'null_values' where it stands for no value"
+        return f"{what} ({cell!r}); {mend}"
+
+    def _at(self, path: Path, row: int) -> str:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            rows = csv.reader(file, delimiter=self.delimiter)
+            next(islice(filter(None, rows), row + 1, None), None)  # after the line of names
+            return f"line {rows.line_num}"
 
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -123,7 +155,7 @@ def _is_figure(cell: str) -> bool:
 
 
 class Parquet(TableReader):
-    """Parquet files."""
+    """Parquet files; null and NaN are cells without a value."""
 
     def _names(self, path: Path) -> list[str]:
         return list(self._open(path).schema_arrow.names)
@@ -137,7 +169,9 @@ class Parquet(TableReader):
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error}); mend it") from None
 
-    def _batches(self, path: Path, names: list[str], group: str | None) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, path: Path, names: list[str], group: str | None, time: str | None
+    ) -> Iterator[pa.RecordBatch]:
         file = self._open(path)
         for name in names:
             kind = file.schema_arrow.field(name).type
@@ -146,18 +180,40 @@ class Parquet(TableReader):
                     f"{path}: column '{name}' holds {kind}, not numbers; leave it out of the"
                     " settings"
                 )
-        wanted = names if group is None else [*names, group]
+        if time is not None and not holds_moments(kind := file.schema_arrow.field(time).type):
+            raise JobError(
+                f"{path}: column '{time}' holds {kind}, not dates or times; name another in 'time'"
+            )
+        others = list(dict.fromkeys(name for name in (group, time) if name is not None))
         row = 0
         try:
-            for batch in file.iter_batches(columns=list(dict.fromkeys(wanted))):
-                columns = [_figures(path, name, batch.column(name), row) for name in names]
+            for batch in file.iter_batches(columns=[*names, *others]):
+                columns = [self._figures_of(path, name, batch.column(name), row) for name in names]
                 if group is not None:
-                    _refuse(path, group, batch.column(group).is_valid(), row)
-                    columns.append(batch.column(group))
-                yield pa.RecordBatch.from_arrays(columns, names=wanted)
+                    whole = batch.column(group).is_valid()
+                    _refuse(path, group, whole, row, "has no value; fill or drop the row")
+                columns += [batch.column(name) for name in others]
+                yield pa.RecordBatch.from_arrays(columns, names=[*names, *others])
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error}); mend it") from None
+
+    def _figures_of(self, path: Path, name: str, column: pa.Array, row: int) -> pa.Array:
+        """A column as float32; null and NaN are both cells without a value."""
+        figures = column.cast(pa.float32(), safe=False)
+        good = pc.fill_null(pc.is_finite(figures), False)
+        wrong = (
+            "has no value, or none that is finite; fill or drop the row, leave the column out of"
+            " the settings, or set missing = 'mask' where values may be missing"
+        )
+        if self.missing == "mask":
+            good = pc.or_(good, pc.is_null(figures, nan_is_null=True))
+            wrong = "holds an infinite value; mend the row, or leave the column out of the settings"
+        _refuse(path, name, good, row, wrong)
+        return figures
+
+    def _at(self, path: Path, row: int) -> str:
+        return f"row {row + 1}"
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -166,16 +222,7 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
-def _figures(path: Path, name: str, column: pa.Array, row: int) -> pa.Array:
-    figures = column.cast(pa.float32(), safe=False)
-    _refuse(path, name, pc.fill_null(pc.is_finite(figures), False), row)
-    return figures
-
-
-def _refuse(path: Path, name: str, good: pa.Array, row: int) -> None:
+def _refuse(path: Path, name: str, good: pa.Array, row: int, wrong: str) -> None:
     found = good.to_numpy(zero_copy_only=False)
     if not found.all():
-        raise DataError(
-            f"{path}, row {row + int(np.argmin(found)) + 1}: column '{name}' has no value, or none"
-            " that is finite; fill or drop the row, or leave the column out of the settings"
-        )
+        raise DataError(f"{path}, row {row + int(np.argmin(found)) + 1}: column '{name}' {wrong}")

@@ -48,6 +48,8 @@ class Examples(Windows):
     little padding, and every epoch has equally many windows. Without `shuffle` the sequences come
     in the order of the dataset. A last batch that is not full has empty rows.
 
+    With `observed` a step whose target was not observed is not valid; its input is there.
+
     Where the target is an own column, `goal` says how it is learned, and a row's target is there in
     the window in which its sequence ends:
 
@@ -71,8 +73,17 @@ class Examples(Windows):
         shuffle: bool = True,
         dtype: str = "float32",
         goal: Goal = "steps",
+        observed: str | None = None,
     ) -> None:
-        super().__init__(split, input=input, target=target, batch=batch, window=window, dtype=dtype)
+        super().__init__(
+            split,
+            input=input,
+            target=target,
+            batch=batch,
+            window=window,
+            dtype=dtype,
+            observed=observed,
+        )
         self.goal = goal
         self.seed = seed
         self.shuffle = shuffle
@@ -108,24 +119,26 @@ class Examples(Windows):
         picked = batch[rows]
         left = np.clip(lengths[rows] - low, 0, steps)
         x, target = self._buffers(len(picked), steps)
+        there = np.arange(steps) < left[:, None]
+        valid = there.copy()
         for row in np.flatnonzero(left):
             first = int(self.starts[picked[row]]) + low
             end = first + int(left[row])
             self._copy(None, self.input, first, end + self._ahead, x[row])
             if target is not None:
                 self._copy(None, self.target, first, end, target[row])
-        valid = np.arange(steps) < left[:, None]
-        mask = None if valid.all() else valid
+            valid[row, : end - first] = self._seen(first, end)
+        mask = None if there.all() else there
         reset = None
         if chunk == 0:
-            reset = np.zeros_like(valid)
+            reset = np.zeros_like(there)
             reset[:, 0] = True
         if not self._target_column.own:
             return self._finish(x, target, valid, mask, reset)
         ends = (left > 0) & (low + left == lengths[rows])
         goal, counts, fed = self._own(picked, ends)
         if self.goal == "labels":
-            counts = valid & ends[:, None]
+            counts = there & ends[:, None]
         return Window(self._inputs(x, mask), goal, turned(counts), turned(mask), turned(reset), fed)
 
     def _own(

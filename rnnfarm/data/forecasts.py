@@ -27,7 +27,11 @@ class Forecasts(Windows):
     With `relative` the target is what a value is above the last one before the horizon (`last`), or
     above that of the same place in the last season of `period` steps (`season`).
 
-    JobError where no sequence of the split is long enough.
+    With `observed`, a column of tokens 0 and 1 that says of every step whether its target was
+    observed, a place is an example only where all steps of its target were. What they are compared
+    with by `relative` need not have been: it is what the column holds there.
+
+    JobError where no sequence of the split is long enough, or all have gaps.
     """
 
     def __init__(
@@ -44,9 +48,18 @@ class Forecasts(Windows):
         dtype: str = "float32",
         relative: Literal["none", "last", "season"] = "none",
         period: int = 1,
+        observed: str | None = None,
     ) -> None:
         wanted = input if target == NEXT else target
-        super().__init__(split, input=input, target=wanted, batch=batch, window=window, dtype=dtype)
+        super().__init__(
+            split,
+            input=input,
+            target=wanted,
+            batch=batch,
+            window=window,
+            dtype=dtype,
+            observed=observed,
+        )
         self.horizon, self.seed, self.shuffle = horizon, seed, shuffle
         self.back = {"none": 0, "last": 1, "season": period}[relative]
         if self.back > window:
@@ -72,6 +85,14 @@ class Forecasts(Windows):
                 f" steps, which a window of {window} and a horizon of {horizon} take; lower"
                 " training.window or data.horizon, or give more data"
             )
+        if observed is not None:
+            self.begins = self.begins[self._whole(observed)]
+            if not self.begins.size:
+                raise JobError(
+                    f"{split.place.shown}: split '{split.name}' has no {horizon} steps one after the"
+                    f" other, with {window} before them, that were all observed; lower data.horizon"
+                    " or training.window, or give data with fewer gaps"
+                )
         self._epoch = lru_cache(maxsize=2)(self._lay_out)
 
     def windows_in_epoch(self, epoch: int = 0) -> int:
@@ -109,6 +130,14 @@ class Forecasts(Windows):
         mask = None if there.all() else turned(steps)
         x = self._inputs(x, None)
         return Window(x, goal, there[None].copy(), mask, turned(reset), base=base)
+
+    def _whole(self, observed: str) -> npt.NDArray[np.bool_]:
+        """Of the places in `begins`, whether all steps of the target were observed."""
+        seen = self.split.read(observed, 0, self.split.steps)
+        gaps = np.concatenate([[0], np.cumsum(seen == 0)])  # before each step
+        target = self.begins + self.window
+        whole: npt.NDArray[np.bool_] = gaps[target] == gaps[target + self.horizon]
+        return whole
 
     def _scaled(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         values = values.astype(self.dtype)

@@ -24,7 +24,8 @@ class Streams(Windows):
     and reaches `window` steps back; its last `stride` steps are the valid ones, so that every step
     counts once, and steps before the stream's begin are padding. The steps after the last whole
     stride are left out. A sequence's first step and stream step 0 are resets. With the target
-    `next` the last step of a sequence is not valid.
+    `next` the last step of a sequence is not valid, and with `observed` neither is one whose target
+    was not observed.
 
     JobError where the split is too short for the batch.
     """
@@ -39,8 +40,17 @@ class Streams(Windows):
         window: int,
         stride: int | None = None,
         dtype: str = "float32",
+        observed: str | None = None,
     ) -> None:
-        super().__init__(split, input=input, target=target, batch=batch, window=window, dtype=dtype)
+        super().__init__(
+            split,
+            input=input,
+            target=target,
+            batch=batch,
+            window=window,
+            dtype=dtype,
+            observed=observed,
+        )
         self.stride = window if stride is None else stride
         if not 1 <= self.stride <= window:
             raise JobError(f"stride {self.stride} must lie between 1 and the window, {window}")
@@ -77,6 +87,7 @@ class Streams(Windows):
         for row, stream in enumerate(picked):
             first = stream * self.length + low
             starts = self._row(stream, first, first + high - low, x, target, row, pad)
+            valid[row, pad:] &= self._seen(first, first + high - low)
             for start in starts - first:
                 if start < high - low:
                     reset[row, pad + start] = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,8 @@ from pydantic import Field
 from rnnfarm.data.inputs import bounds, cut, find_files
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.times import Field as CalendarField
+from rnnfarm.data.times import calendar, moments
 from rnnfarm.errors import DataError, JobError, suggestion
 
 if TYPE_CHECKING:
@@ -26,6 +28,16 @@ if TYPE_CHECKING:
 
 VALUES = "values"
 TARGET = "target"
+OBSERVED = "observed"
+
+
+class Run(NamedTuple):
+    """Rows of a file that lie in one sequence: `row` is the number of the first one in the file,
+    and `begins` says whether the sequence begins with it."""
+
+    batch: pa.RecordBatch
+    row: int
+    begins: bool
 
 
 class TableReader(Reader):
@@ -34,87 +46,184 @@ class TableReader(Reader):
     files: the files, by glob patterns; values: the columns that make up `values` (by default every
     column of numbers that is not named otherwise); target: the columns of `target`, where there is
     one; group: a column with a new value where a new sequence begins (by default each file is
-    one); valid, test: the parts for validation and test, from 0 to 1, which come last: the end of
+    one); first: how many rows of each sequence are read, from its begin (by default all);
+    valid, test: the parts for validation and test, from 0 to 1, which come last: the end of
     every sequence (split = "tail"), or the last sequences (split = "sequence").
+
+    time: a column of dates or times, in whose order the rows of a sequence must be; calendar: what
+    the model is told of it, of "hour", "weekday", "month" and "yearday": the sine and the cosine
+    of each are further figures of `values`, after those of the columns.
+
+    missing: what becomes of a cell without a value. With "error" it is refused. With "mask" it gets
+    the last value of its column in the sequence, 0 before the first one. Then each column in
+    `values` has a further figure, after all others, in the same order: 1 where its cell has a
+    value, and 0 where not. And the dataset has the column `observed`: 1 where all cells of the
+    step's target have a value (those of `target`, or of `values` where `target` names no columns),
+    and 0 where not.
+
+    With `calendar` or "mask" the dataset has the column `target` also where `target` names no
+    columns: the columns in `values` without the further figures. A forecast that is to foretell
+    them alone has it as its target (data.target = "target" in a job, with data.mode = "forecast").
     """
 
     files: list[str]
     values: list[str] = []
     target: list[str] = []
     group: str | None = None
+    first: Annotated[int, Field(ge=1)] | None = None
+    time: str | None = None
+    calendar: list[CalendarField] = []
+    missing: Literal["error", "mask"] = "error"
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test: Annotated[float, Field(ge=0, lt=1)] = 0.0
     split: Literal["tail", "sequence"] = "tail"
 
     def columns(self) -> dict[str, Column]:
-        """`values`, and `target` where columns are named for it."""
+        """`values`, `target` where there is one, and `observed` where cells may be missing."""
         if self.valid + self.test >= 1:
             raise JobError(
                 f"settings 'valid' and 'test': {self.valid} and {self.test} leave nothing to train"
             )
+        if self.calendar and self.time is None:
+            raise JobError("setting 'calendar': name the column of dates or times in 'time' too")
         self._files = find_files(self.files, self.base, "files")
         self._values = self.values or self._default_values()
+        self._check_roles()
         for path in self._files:
             self._check_names(path)
-        columns = {VALUES: Column.values(len(self._values))}
-        if self.target:
-            columns[TARGET] = Column.values(len(self.target))
+        masked = self.missing == "mask"
+        self._target = self.target or (self._values if self.calendar or masked else [])
+        width = len(self._values) * (1 + masked) + 2 * len(self.calendar)
+        columns = {VALUES: Column.values(width)}
+        if self._target:
+            columns[TARGET] = Column.values(len(self._target))
+        if masked:
+            columns[OBSERVED] = Column.tokens(2)
         return columns
 
     def sequences(self) -> Iterator[Sequence]:
         """The runs of rows with one value in `group`, or the files."""
-        names = list(dict.fromkeys([*self._values, *self.target]))
+        names = list(dict.fromkeys([*self._values, *self._target]))
         plan = iter(self._plan())
         parts: Bounds = []
         position = 0
+        gaps = Gaps(len(names))
+        before = None
         for path in self._files:
-            for batch, begins in self._runs(path, names):
-                if begins:
+            for run in self._runs(path, names, self.time):
+                if run.begins:
                     parts, position = next(plan), 0
-                figures = {VALUES: _stack(batch, self._values)}
-                if self.target:
-                    figures[TARGET] = _stack(batch, self.target)
-                for split, part, continues in cut(parts, position, batch.num_rows):
+                    gaps = Gaps(len(names))
+                    before = None
+                local = None
+                if self.time is not None:
+                    local, before = self._clock(path, run, self.time, before)
+                figures = self._figures(names, _stack(run.batch, names), gaps, local)
+                for split, part, continues in cut(parts, position, run.batch.num_rows):
                     piece = {name: rows[part] for name, rows in figures.items()}
                     yield Sequence(split, piece, continues)
-                position += batch.num_rows
+                position += run.batch.num_rows
+
+    def _figures(
+        self,
+        names: list[str],
+        cells: npt.NDArray[np.float32],
+        gaps: Gaps,
+        local: npt.NDArray[Any] | None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The dataset's columns of some rows, from the cells of the columns `names`."""
+        there = None
+        if self.missing == "mask":
+            there = ~np.isnan(cells)
+            cells = gaps.fill(cells, there)
+        values = [names.index(name) for name in self._values]
+        target = [names.index(name) for name in self._target]
+        parts = [cells[:, values]]
+        if local is not None and self.calendar:
+            parts.append(calendar(local, self.calendar))
+        if there is not None:
+            parts.append(there[:, values].astype(np.float32))
+        figures: dict[str, npt.NDArray[Any]] = {VALUES: np.concatenate(parts, axis=1)}
+        if target:
+            figures[TARGET] = cells[:, target]
+        if there is not None:
+            figures[OBSERVED] = np.all(there[:, target], axis=1).astype(np.uint8)
+        return figures
+
+    def _clock(self, path: Path, run: Run, name: str, before: Any) -> tuple[Any, Any]:
+        """The local times of a run of rows, and the instant of its last one.
+
+        `before`: the instant of the row before the first one, None where there is none. DataError
+        for a cell that is no time, and for one before that of the row before it.
+        """
+        column = run.batch.column(name)
+        try:
+            local, instants = moments(column)
+        except pa.ArrowException as error:
+            raise DataError(f"{path}: column '{name}' cannot be read ({error}); mend it") from None
+        none = np.isnat(local)
+        if none.any():
+            row = int(np.argmax(none))
+            cell = column[row].as_py()
+            what = f"holds no date or time ({cell!r})" if cell else "has no value"
+            raise DataError(
+                f"{path}, {self._at(path, run.row + row)}: column '{name}' {what}; write it as"
+                " 2020-12-31 or 2020-12-31 23:59:59, or drop the row"
+            )
+        earlier = instants[1:] < instants[:-1]
+        earlier = np.append(before is not None and instants[0] < before, earlier)
+        if earlier.any():
+            row = int(np.argmax(earlier))
+            raise DataError(
+                f"{path}, {self._at(path, run.row + row)}: column '{name}' ({column[row]}) is"
+                " before the row before; sort the rows, or name the column in 'group' that tells"
+                " sequences apart"
+            )
+        return local, instants[-1]
 
     def _plan(self) -> list[Bounds]:
         """The splits of every sequence, by a first pass that counts rows."""
         lengths: list[int] = []
         for path in self._files:
-            for batch, begins in self._runs(path, [] if self.group else self._values[:1]):
-                if begins:
+            for run in self._runs(path, [] if self.group else self._values[:1], None):
+                if run.begins:
                     lengths.append(0)
-                lengths[-1] += batch.num_rows
+                lengths[-1] += run.batch.num_rows
         if self.split == "tail":
             return [bounds(length, self.valid, self.test) for length in lengths]
         places = bounds(len(lengths), self.valid, self.test)
         owners = [next(split for split, end in places if i < end) for i in range(len(lengths))]
         return [[(split, n)] for split, n in zip(owners, lengths, strict=True)]
 
-    def _runs(self, path: Path, names: list[str]) -> Iterator[tuple[pa.RecordBatch, bool]]:
-        """The rows of a file in blocks, and whether a sequence begins with the block."""
+    def _runs(self, path: Path, names: list[str], time: str | None) -> Iterator[Run]:
+        """The rows of a file in blocks, of each sequence at most the `first` ones."""
         last = None
-        first = True
-        for batch in self._batches(path, names, self.group):
+        row = taken = 0
+        for batch in self._batches(path, names, self.group, time):
             if not batch.num_rows:
                 continue
             edges = [0, batch.num_rows]
-            begins = first
+            begins = row == 0
             if self.group is not None:
                 groups = batch.column(self.group)
                 edges[1:1] = _changes(groups)
-                begins = first or groups[0] != last
+                begins = begins or groups[0] != last
                 last = groups[-1]
             for low, high in pairwise(edges):
-                yield batch.slice(low, high - low), begins or low > 0
-            first = False
+                if begins or low > 0:
+                    taken = 0
+                end = high if self.first is None else min(high, low + self.first - taken)
+                if low < end:
+                    yield Run(batch.slice(low, end - low), row + low, begins or low > 0)
+                taken += end - low
+            row += batch.num_rows
+            if self.group is None and taken == self.first:
+                return
 
     def _default_values(self) -> list[str]:
         if not self._files:
             raise DataError("setting 'files': all files are empty; give files that hold data")
-        taken = {*self.target, self.group}
+        taken = {*self.target, self.group, self.time}
         found = [n for n in self._numeric(self._files[0]) if n not in taken]
         if not found:
             raise JobError(
@@ -123,11 +232,21 @@ class TableReader(Reader):
             )
         return found
 
+    def _check_roles(self) -> None:
+        """JobError where a column of figures is to tell sequences apart, or to be the time."""
+        for setting, name in (("group", self.group), ("time", self.time)):
+            for other, names in (("values", self._values), ("target", self.target)):
+                if name in names:
+                    raise JobError(
+                        f"settings '{setting}' and '{other}': both name the column '{name}'; leave"
+                        " it out of one"
+                    )
+
     def _check_names(self, path: Path) -> None:
         known = self._names(path)
         wanted = {"values": self._values, "target": self.target}
-        if self.group is not None:
-            wanted["group"] = [self.group]
+        single = {"group": self.group, "time": self.time}
+        wanted |= {setting: [name] for setting, name in single.items() if name is not None}
         for setting, names in wanted.items():
             for name in names:
                 if name not in known:
@@ -149,16 +268,43 @@ class TableReader(Reader):
         """The columns of a file that hold numbers."""
 
     @abstractmethod
-    def _batches(self, path: Path, names: list[str], group: str | None) -> Iterator[pa.RecordBatch]:
-        """The rows in blocks: `names` as float32 without nulls, and `group`.
+    def _batches(
+        self, path: Path, names: list[str], group: str | None, time: str | None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows in blocks: `names` as float32, `group` without nulls, and `time` as it is.
 
-        DataError that names the file and the line or row of a cell that is no number.
+        A cell without a value is null or NaN in `names`, where `missing` is "mask". DataError that
+        names the file and the line or row of a cell that is refused.
         """
+
+    @abstractmethod
+    def _at(self, path: Path, row: int) -> str:
+        """Where a file's row is, counted from 0: "line 3", or "row 2"."""
+
+
+class Gaps:
+    """Fills the gaps of a sequence that is read in blocks, by what each column last held."""
+
+    def __init__(self, width: int) -> None:
+        self._last = np.zeros((1, width), np.float32)
+
+    def fill(
+        self, cells: npt.NDArray[np.float32], there: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """The cells (rows, width) with the last value before where they are not `there`."""
+        whole = np.concatenate([self._last, cells])
+        rows = np.where(there, np.arange(1, len(whole))[:, None], 0)  # 0: what was last held
+        filled: npt.NDArray[np.float32] = np.take_along_axis(
+            whole, np.maximum.accumulate(rows), axis=0
+        )
+        self._last = filled[-1:].copy()
+        return filled
 
 
 def _stack(batch: pa.RecordBatch, names: list[str]) -> npt.NDArray[np.float32]:
-    """The columns side by side, (rows, len(names))."""
-    return np.stack([batch.column(name).to_numpy() for name in names], axis=1)
+    """The columns side by side, (rows, len(names)), NaN for a null."""
+    columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
+    return np.stack(columns, axis=1)
 
 
 def _changes(groups: pa.Array) -> list[int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnfarm.data.manifest import Column
 from rnnfarm.data.shards import REBUILD
 from rnnfarm.errors import DataError, JobError
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from rnnfarm.data.manifest import Column
     from rnnfarm.data.scale import Scale
     from rnnfarm.data.shards import Chunk
     from rnnfarm.data.split import Split
@@ -50,10 +50,23 @@ class Window:
 
 
 class Windows(ABC):
-    """An endless row of windows, epoch after epoch; base of Streams and Examples."""
+    """An endless row of windows, epoch after epoch; base of Streams, Examples and Forecasts.
+
+    observed: a column of tokens 0 and 1, which says of every step whether what it gives a target
+    was observed. A step whose target was not is not valid. For the target `next` that is what the
+    column says of the next step; an own column of the sequences is not asked for steps.
+    """
 
     def __init__(
-        self, split: Split, *, input: str, target: str, batch: int, window: int, dtype: str
+        self,
+        split: Split,
+        *,
+        input: str,
+        target: str,
+        batch: int,
+        window: int,
+        dtype: str,
+        observed: str | None = None,
     ) -> None:
         if batch < 1 or window < 1:
             raise JobError(f"batch {batch} and window {window} must be at least 1")
@@ -64,6 +77,7 @@ class Windows(ABC):
         self.window = window
         self.stride = window
         self.dtype = np.dtype(dtype)
+        self.observed = observed
         #: How columns of values are scaled, by their names.
         self.scales: Mapping[str, Scale] = {}
         self._column = split.column(input)
@@ -73,6 +87,11 @@ class Windows(ABC):
             raise JobError(
                 f"{split.place.shown}: column '{input}' has no entry for every step, so it cannot"
                 " be the input; take another as data.input"
+            )
+        if observed is not None and split.column(observed) != Column.tokens(2):
+            raise JobError(
+                f"{split.place.shown}: column '{observed}' is to say which steps were observed,"
+                " which is a token, 0 or 1, for every step; give it another name"
             )
 
     @abstractmethod
@@ -106,6 +125,14 @@ class Windows(ABC):
             out[: high - low] = self.split.read(column, low, high)
         else:
             out[: high - low] = chunk.columns[column][low - chunk.low : high - chunk.low]
+
+    def _seen(self, low: int, high: int) -> npt.NDArray[np.bool_]:
+        """Of the steps [low, high), whether their targets were observed."""
+        seen = np.ones(high - low, np.bool_)
+        if self.observed is not None:
+            first, end = low + self._ahead, min(high + self._ahead, self.split.steps)
+            seen[: end - first] = self.split.read(self.observed, first, end)
+        return seen
 
     def _finish(
         self,

@@ -8,11 +8,14 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnnfarm.data.window import Windows
+from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
+from rnnfarm.report import append_evaluation
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.search import Search
 from rnnfarm.training.setup import Model, make_windows
@@ -143,4 +146,25 @@ def evaluate_run(
             figures, baseline = scores(opened, found, opened.dataset.split("train"))
             report |= figures
             report["baseline"] = baseline
+        elif opened.model.loss.loss.target_kind == "classes":
+            report["baseline"] = unigram(opened.model, opened.dataset, split)
+    measured = {key: value for key, value in report.items() if key not in ("schema", "run", "step")}
+    append_evaluation(run / "metrics.jsonl", opened.step, measured)
     return report
+
+
+def unigram(model: Model, dataset: Dataset, split: str) -> dict[str, float]:
+    """What a split's tokens cost without their context: each as often as in the training part."""
+    from rnnfarm.metrics.text import bits, perplexity, unigram_nats
+
+    name = model.input if model.target == NEXT else model.target
+    size = dataset.columns[name].vocabulary or 0
+    counts = []
+    for one in ("train", split):
+        part = dataset.split(one)
+        found = np.zeros(size, np.int64)
+        for chunk in part.chunks(0, part.steps):
+            found += np.bincount(chunk.columns[name], minlength=size)
+        counts.append(found)
+    nats = unigram_nats(*counts)
+    return {"loss": nats, "bits": bits(nats), "perplexity": perplexity(nats)}

@@ -136,7 +136,8 @@ def _letters(opened: OpenRun, found: Sequence[Answer]) -> Figures:
 
 def _words(opened: OpenRun, found: Sequence[Answer]) -> Figures:
     vocabulary = opened.dataset.vocabulary(opened.model.target)
-    references = [spelled(vocabulary, one.target) for one in found]
+    # A word that the vocabulary has not is never right, whatever was said for it.
+    references = [spelled(vocabulary, one.target, "<?>") for one in found]
     hypotheses = [spelled(vocabulary, one.found) for one in found]
     return {
         "bleu": text.bleu(references, hypotheses),
@@ -144,8 +145,11 @@ def _words(opened: OpenRun, found: Sequence[Answer]) -> Figures:
     }
 
 
-def spelled(vocabulary: Vocabulary | None, tokens: Sequence[int]) -> str:
-    """Tokens as text: words with blanks between them."""
+def spelled(
+    vocabulary: Vocabulary | None, tokens: Sequence[int], unknown: str | None = None
+) -> str:
+    """Tokens as text: words with blanks between them; ``unknown`` stands for what is none."""
     if vocabulary is None or vocabulary.entries is None:
         return " ".join(map(str, tokens))
-    return " ".join(vocabulary.entries[token] for token in tokens)
+    other = {} if unknown is None else {vocabulary.unknown: unknown}
+    return " ".join(other.get(token, vocabulary.entries[token]) for token in tokens)
