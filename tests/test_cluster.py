@@ -31,7 +31,7 @@ from rnnfarm.cluster.buckets import owners_pay
 from rnnfarm.cluster.connect import _explained, _own_folder
 from rnnfarm.cluster.group import Group
 from rnnfarm.cluster.train import train_with_workers
-from rnnfarm.data import open_dataset
+from rnnfarm.data import Column, DatasetWriter, open_dataset
 from rnnfarm.errors import DeviceError, JobError, PluginError, RunError
 from rnnfarm.job import load_job
 from rnnfarm.report import Progress
@@ -73,6 +73,47 @@ def test_workers_give_the_bits_of_one_process(
         assert result.parameters_sha256 == alone.parameters_sha256, workers
         assert (result.train_loss, result.valid_loss) == (alone.train_loss, alone.valid_loss)
     nothing_left()
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "label": {"pool": "attention"},
+    "letters": {
+        "layers": [{"cell": "gru", "hidden": 5, "bidirectional": True, "dropout": 0.2}],
+        "decoder": {
+            "size": 4, "layers": [{"cell": "lstm", "hidden": 6}], "attention": "general",
+            "sampling": 0.3,
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", SHAPES)
+def test_targets_of_whole_sequences(
+    cluster: Cluster, data: Path, tmp_path: Path, target: str
+) -> None:
+    columns = {
+        "tokens": Column.tokens(7),
+        "label": Column.tokens(3, own=True),
+        "letters": Column.tokens(6, own=True),
+    }
+    random = np.random.default_rng(0)
+    with DatasetWriter(tmp_path / "data", columns) as writer:
+        for number in range(40):
+            row = {
+                "tokens": random.integers(0, 7, 4 + number % 9),
+                "label": random.integers(0, 3, 1),
+                "letters": random.integers(3, 6, number % 5),
+            }
+            writer.append("valid" if number % 5 == 0 else "train", row)
+    raw = cluster_job(data, window=16)
+    raw["data"] = {"path": str(tmp_path / "data"), "mode": "examples", "target": target}
+    raw["model"] |= SHAPES[target]
+    job = make_job(raw)
+    alone = train(job, REGISTRY, out=tmp_path / "alone")
+    for workers in (1, 3):
+        result = train_with_workers(job, REGISTRY, workers, out=tmp_path / str(workers))
+        assert result.parameters_sha256 == alone.parameters_sha256, workers
+        assert (result.train_loss, result.valid_loss) == (alone.train_loss, alone.valid_loss)
 
 
 def test_large_layers_in_several_buckets(cluster: Cluster, data: Path, tmp_path: Path) -> None:

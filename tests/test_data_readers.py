@@ -356,6 +356,232 @@ def test_wrong_parquet(tmp_path):
         sentence_of(raised.value)
 
 
+# Time stamps, the calendar, and missing values of tables.
+
+
+def circle(part):
+    return [np.sin(2 * np.pi * part), np.cos(2 * np.pi * part)]
+
+
+STAMPS = ["2024-02-29", "2024-02-29T18:45:00", "2024-12-31 23:59:59", "2025-01-01 00:00:00"]
+CALENDAR = [
+    # hour of 24, weekday of 7 (a Thursday is 3), month of 12, day of the year of 365.25
+    [0, 3 / 7, 1 / 12, 59 / 365.25],
+    [18.75 / 24, 3 / 7, 1 / 12, 59 / 365.25],
+    [(23 + 59 / 60 + 59 / 3600) / 24, 1 / 7, 11 / 12, 365 / 365.25],
+    [0, 2 / 7, 0, 0],
+]
+
+
+def stamped(tmp_path, kind):
+    """A table of time stamps as texts, as timestamps, or as those of a zone."""
+    if kind == "csv":
+        rows = "".join(f"{stamp},{i}\n" for i, stamp in enumerate(STAMPS))
+        (tmp_path / "t.csv").write_text("when,x\n" + rows)
+        return CSV(files=["t.csv"], time="when", valid=0)
+    stamps = np.array([stamp.replace(" ", "T") for stamp in STAMPS], "datetime64[ns]")
+    columns = {
+        "texts": pa.array(STAMPS),
+        "categories": pa.array(STAMPS).dictionary_encode(),
+        "stamps": pa.array(stamps),
+        "zone": pa.array(stamps - np.timedelta64(1, "h")).cast(pa.timestamp("ns", "Etc/GMT-1")),
+    }
+    papq.write_table(pa.table({"when": columns[kind], "x": range(4)}), tmp_path / "t.parquet")
+    return Parquet(files=["t.parquet"], time="when", valid=0)
+
+
+@pytest.mark.parametrize("kind", ["csv", "texts", "categories", "stamps", "zone"])
+def test_the_calendar_of_time_stamps(tmp_path, kind):
+    reader = stamped(tmp_path, kind)
+    reader.calendar = ["hour", "weekday", "month", "yearday"]
+    dataset = build(reader, tmp_path)
+    assert dataset.columns == {"values": Column.values(9), "target": Column.values(1)}
+    wanted = [
+        [i, *np.concatenate([circle(part) for part in parts])] for i, parts in enumerate(CALENDAR)
+    ]
+    np.testing.assert_allclose(read(dataset, "train", "values")[0], wanted, atol=1e-6)
+    assert read(dataset, "train", "target")[0].tolist() == [[0], [1], [2], [3]]
+
+
+def test_only_the_named_fields_of_the_calendar_in_their_order(tmp_path):
+    papq.write_table(
+        pa.table({"day": pa.array([0, 20]).cast(pa.int32()).cast(pa.date32()), "x": [1.0, 2.0]}),
+        tmp_path / "t.parquet",
+    )
+    reader = Parquet(files=["t.parquet"], time="day", calendar=["yearday", "weekday"], valid=0)
+    (found,) = read(build(reader, tmp_path), "train", "values")
+    wanted = [[1, *circle(0), *circle(3 / 7)], [2, *circle(20 / 365.25), *circle(2 / 7)]]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_time_alone_adds_nothing_and_is_no_value(tmp_path):
+    (tmp_path / "t.csv").write_text("day,x\n20240101,1\n20240101,2\n20240301,3\n")
+    dataset = build(CSV(files=["t.csv"], time="day", valid=0), tmp_path)
+    assert dataset.columns == {"values": Column.values(1)}
+
+
+def test_months_and_offsets_are_times(tmp_path):
+    # The clock goes back an hour, and time does not.
+    stamps = ["2024-09", "2024-10-27T02:30:00+02:00", "2024-10-27T02:00:00+01:00"]
+    (tmp_path / "t.csv").write_text("when,x\n" + "".join(f"{stamp},0\n" for stamp in stamps))
+    reader = CSV(files=["t.csv"], time="when", calendar=["hour"], valid=0)
+    (found,) = read(build(reader, tmp_path), "train", "values")
+    wanted = [[0, *circle(part / 24)] for part in (0, 2.5, 2)]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_time_begins_anew_with_a_sequence(tmp_path):
+    text = "when,who,x\n2024-01-02,a,0\n2024-01-03,a,0\n2024-01-01,b,0\n2024-01-01,b,0\n"
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text(text)
+    dataset = build(CSV(files=["*.csv"], time="when", group="who", valid=0), tmp_path)
+    assert dataset.splits["train"].sequences == 4
+
+
+@pytest.mark.parametrize(
+    ("stamps", "settings", "error", "what"),
+    [
+        (["2024-01-01", "1/2/2024"], {}, DataError, r"line 3: column 'when' holds no date or time"),
+        (["2024-01-01", "13:00"], {}, DataError, r"line 3: .* \('13:00'\); write it as 2020-12-31"),
+        (["2024-01-01", ""], {}, DataError, "line 3: column 'when' has no value"),
+        (["2024-01-02\n", "2024-01-01"], {}, DataError, r"line 4: .* \(2024-01-01\) is before the"),
+        (["2024"], {"time": None}, JobError, "'calendar': name the column of dates"),
+        (["2024"], {"time": "wen"}, JobError, r"'wen' \(setting 'time'\); did you mean 'when'"),
+        (["2024"], {"values": ["when"]}, JobError, "'time' and 'values': both name the column"),
+    ],
+)
+def test_wrong_times(tmp_path, stamps, settings, error, what):
+    rows = "".join(f"0,{stamp.strip()}\n" + "\n" * stamp.count("\n") for stamp in stamps)
+    (tmp_path / "t.csv").write_text("x,when\n" + rows)
+    settings = {"time": "when", "calendar": ["hour"], "valid": 0} | settings
+    with pytest.raises(error, match=what) as raised:
+        build(CSV(files=["t.csv"], **settings), tmp_path)
+    sentence_of(raised.value)
+
+
+def test_wrong_times_of_parquet(tmp_path):
+    day = np.datetime64("2024-01-01", "us")
+    for times, what in (
+        ([1, 2], "column 'when' holds int64, not dates or times"),
+        ([day, None], "row 2: column 'when' has no value"),
+        ([day + 1, day], "row 2: column 'when' .* is before the row before"),
+    ):
+        papq.write_table(pa.table({"when": times, "x": [1, 2]}), tmp_path / "t.parquet")
+        with pytest.raises((DataError, JobError), match=what) as raised:
+            build(Parquet(files=["t.parquet"], time="when"), tmp_path)
+        sentence_of(raised.value)
+
+
+def test_an_order_of_time_over_the_border_of_blocks(tmp_path):
+    day = np.datetime64("2000-01-01T00:00:00")
+    stamps = [str(day + np.timedelta64(i, "m")) for i in range(60_000)]
+    # Read in blocks, the row whose time is wrong is the first one of a block.
+    block = (1 << 20) // len(f"{stamps[0]},1\n")
+    stamps[block] = "1999-01-01T00:00:00"
+    (tmp_path / "t.csv").write_text("t,x\n" + "".join(f"{stamp},1\n" for stamp in stamps))
+    with pytest.raises(DataError, match=f"line {block + 2}: column 't'"):
+        build(CSV(files=["t.csv"], time="t"), tmp_path)
+
+
+def gaps(values):
+    """Whether each cell is there, and the cells with the last value before in its stead."""
+    there = ~np.isnan(values)
+    filled = np.zeros_like(values)
+    for column in range(values.shape[1]):
+        last = 0.0
+        for row in range(len(values)):
+            last = values[row, column] if there[row, column] else last
+            filled[row, column] = last
+    return filled, there
+
+
+@pytest.mark.parametrize("kind", [CSV, Parquet])
+@pytest.mark.parametrize("target", [[], ["z", "x"]])
+@pytest.mark.parametrize("length", [40, 40_000])  # in one block, and in several
+def test_missing_cells_are_masked(tmp_path, kind, target, length):
+    rng = np.random.default_rng(0)
+    groups, columns = 3 if length == 40 else 1, "xyz"
+    cells = rng.standard_normal((groups * length, 3)).astype(np.float32)
+    cells[rng.random(cells.shape) < 0.4] = np.nan
+    cells[0] = np.nan
+    names = np.repeat(np.arange(groups), length)
+    if kind is CSV:
+        nothing = ["", "NA", "NaN", "null"]
+        rows = [
+            f"g{group}," + ",".join(nothing[i % 4] if c != c else repr(float(c)) for c in row)
+            for i, (group, row) in enumerate(zip(names, cells, strict=True))
+        ]
+        (tmp_path / "t").write_text("who,x,y,z\n" + "\n".join(rows) + "\n")
+    else:
+        table = {"who": names} | {
+            name: pa.array(cells[:, i], from_pandas=i > 0) for i, name in enumerate(columns)
+        }
+        papq.write_table(pa.table(table), tmp_path / "t", row_group_size=length // 3)
+    settings = {"values": ["x", "y"], "target": target, "group": "who", "missing": "mask"}
+    dataset = build(kind(files=["t"], valid=0.25, **settings), tmp_path)
+    assert dataset.columns == {
+        "values": Column.values(4),
+        "target": Column.values(2),
+        "observed": Column.tokens(2),
+    }
+    picked = [2, 0] if target else [0, 1]
+    for group in range(groups):
+        filled, there = gaps(cells[names == group])
+        wanted = {
+            "values": np.concatenate([filled[:, :2], there[:, :2]], axis=1),
+            "target": filled[:, picked],
+            "observed": there[:, picked].all(axis=1),
+        }
+        for column, rows in wanted.items():
+            parts = [read(dataset, split, column)[group] for split in ("train", "valid")]
+            np.testing.assert_array_equal(np.concatenate(parts), rows)
+
+
+def test_the_calendar_comes_before_what_is_observed(tmp_path):
+    (tmp_path / "t.csv").write_text("when,x,y\n2024-01-01,,1\n2024-01-01 12:00,2,\n")
+    settings = {"time": "when", "calendar": ["hour"], "missing": "mask", "valid": 0}
+    dataset = build(CSV(files=["t.csv"], **settings), tmp_path)
+    (found,) = read(dataset, "train", "values")
+    np.testing.assert_allclose(found, [[0, 1, 0, 1, 0, 1], [2, 1, 0, -1, 1, 0]], atol=1e-6)
+    assert read(dataset, "train", "target")[0].tolist() == [[0, 1], [2, 1]]
+    assert read(dataset, "train", "observed")[0].tolist() == [0, 0]
+
+
+def test_a_number_that_stands_for_no_value(tmp_path):
+    (tmp_path / "t.csv").write_text("x\n1\n-999\n3\n")
+    settings = {"files": ["t.csv"], "null_values": ["-999"], "valid": 0}
+    with pytest.raises(DataError, match=r"line 3: column 'x' is no finite number \('-999'\)"):
+        build(CSV(**settings), tmp_path)
+    dataset = build(CSV(**settings, missing="mask"), tmp_path)
+    assert read(dataset, "train", "values")[0].tolist() == [[1, 1], [1, 0], [3, 1]]
+
+
+def test_what_is_no_figure_is_refused_where_cells_may_be_missing(tmp_path):
+    for cell in ("oops", "inf", " ", "N/A"):
+        (tmp_path / "t.csv").write_text(f"x,y\n1,\n,2\n2,{cell}\n")
+        with pytest.raises(DataError, match=r"line 4: column 'y' .* 'null_values'") as raised:
+            build(CSV(files=["t.csv"], missing="mask"), tmp_path)
+        sentence_of(raised.value)
+    papq.write_table(pa.table({"x": [None, np.inf]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 2: column 'x' holds an infinite value") as raised:
+        build(Parquet(files=["t.parquet"], missing="mask"), tmp_path)
+    sentence_of(raised.value)
+
+
+@pytest.mark.parametrize("kind", [CSV, Parquet])
+def test_the_first_rows(tmp_path, kind):
+    settings = {"files": [table(tmp_path, kind)], "values": ["x"], "valid": 0.4}
+    dataset = build(kind(**settings, first=5), tmp_path)
+    assert [v[:, 0].tolist() for v in read(dataset, "train", "values")] == [[0, 1, 2]]
+    assert [v[:, 0].tolist() for v in read(dataset, "valid", "values")] == [[3, 4]]
+    (tmp_path / "groups").mkdir()
+    settings["files"] = [str(tmp_path / name) for name in settings["files"]]
+    dataset = build(kind(**settings, first=5, group="who"), tmp_path / "groups")
+    assert [len(v) for v in read(dataset, "train", "values")] == [3, 3, 2]
+    assert [v[:, 0].tolist() for v in read(dataset, "valid", "values")][1:] == [[11, 12], [18, 19]]
+    assert build_dataset(kind(**settings, first=50), tmp_path / "all").info()["steps"] == 20
+
+
 # NumPy arrays.
 
 

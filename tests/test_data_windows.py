@@ -12,7 +12,8 @@ from data_tools import sequences, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnfarm.data import Examples, Streams, Window
+from rnnfarm.data import Column, DatasetWriter, Examples, Streams, Window, open_dataset
+from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.errors import JobError
 
 COLUMNS = {"tokens": (), "values": (2,), "labels": ()}
@@ -288,3 +289,82 @@ def test_without_shuffling_examples_come_in_order(many):
     )
     read = np.concatenate([examples.examples(n) for n in range(examples.windows_in_epoch(0))])
     np.testing.assert_array_equal(read[read >= 0], np.arange(3000))
+
+
+# Steps whose target was not observed.
+
+SEEN = {"values": Column.values(1), "target": Column.values(1), "observed": Column.tokens(2)}
+SEEN["three"] = Column.tokens(3)
+
+
+def gappy(path, lengths, seed=0, share=0.6, piece=1 << 20):
+    """Sequences whose every value is the step's number in the split, observed now and then."""
+    rng = np.random.default_rng(seed)
+    rows, low = [], 0
+    for length in lengths:
+        steps = np.arange(low, low + length, dtype=np.float32)[:, None]
+        seen = (rng.random(length) < share).astype(np.uint8)
+        rows.append({"values": steps, "target": -steps, "observed": seen, "three": seen})
+        low += length
+    with DatasetWriter(path, SEEN) as writer:
+        for row in rows:
+            for at in range(0, len(row["values"]), piece):
+                part = {name: values[at : at + piece] for name, values in row.items()}
+                writer.append("train", part, at > 0)
+    return np.concatenate([row["observed"] for row in rows]), open_dataset(path).split("train")
+
+
+@pytest.mark.parametrize("target", ["next", "target"])
+@pytest.mark.parametrize("kind", [Streams, Examples])
+def test_a_step_that_was_not_observed_does_not_count(tmp_path, kind, target):
+    seen, split = gappy(tmp_path / "d", [13, 1, 7, 2, 30], piece=4)
+    more = {"stride": 3} if kind is Streams else {"seed": 3}
+    settings = {"input": "values", "target": target, "batch": 2, "window": 5, **more}
+    usual, masked = kind(split, **settings), kind(split, observed="observed", **settings)
+    left_out = 0
+    for n in range(usual.windows_in_epoch()):
+        for rows in (slice(None), slice(1, 2)):
+            a, b = usual.read(n, rows), masked.read(n, rows)
+            step = np.rint(a.x[..., 0]).astype(int)
+            counts = a.valid & (seen[np.minimum(step + (target == "next"), len(seen) - 1)] == 1)
+            np.testing.assert_array_equal(b.valid, counts)
+            left_out += np.count_nonzero(a.valid & ~counts)
+            np.testing.assert_array_equal(b.target, np.where(counts[..., None], a.target, 0))
+            same(Window(a.x, b.target, b.valid, a.mask, a.reset), b)
+    assert left_out
+
+
+@pytest.mark.parametrize("target", ["next", "target"])
+def test_a_forecast_counts_where_its_whole_horizon_was_observed(tmp_path, target):
+    lengths = [40, 3, 25]
+    seen, split = gappy(tmp_path / "d", lengths, share=0.8)
+    settings = {"input": "values", "batch": 4, "window": 6, "horizon": 3, "seed": 0}
+    forecasts = Forecasts(split, target=target, observed="observed", **settings)
+    wanted = [
+        begin
+        for low, high in ((0, 40), (40, 43), (43, 68))
+        for begin in range(low, high - 8)
+        if seen[begin + 6 : begin + 9].all()
+    ]
+    assert 0 < len(wanted) < 35 + 17
+    assert forecasts.begins.tolist() == wanted
+    found = []
+    for n in range(forecasts.windows_in_epoch()):
+        window = forecasts.read(n)
+        found += window.x[0, window.valid[0], 0].tolist()
+        sign = 1 if target == "next" else -1
+        begins = window.x[0, window.valid[0]]
+        np.testing.assert_array_equal(
+            window.target[0, window.valid[0]], sign * (begins + np.arange(6, 9))
+        )
+    assert sorted(found) == wanted
+
+
+def test_wrong_columns_of_what_was_observed(tmp_path):
+    _, split = gappy(tmp_path / "d", [20], share=0.0)
+    settings = {"input": "values", "target": "target", "batch": 1, "window": 4}
+    for name, what in (("observd", "did you mean 'observed'"), ("three", "a token, 0 or 1")):
+        with pytest.raises(JobError, match=what):
+            Streams(split, observed=name, **settings)
+    with pytest.raises(JobError, match="has no 3 observed steps in a row after a window of 4"):
+        Forecasts(split, horizon=3, seed=0, observed="observed", **settings)

@@ -89,9 +89,9 @@ class Forecasts(Windows):
             self.begins = self.begins[self._whole(observed)]
             if not self.begins.size:
                 raise JobError(
-                    f"{split.place.shown}: split '{split.name}' has no {horizon} steps one after the"
-                    f" other, with {window} before them, that were all observed; lower data.horizon"
-                    " or training.window, or give data with fewer gaps"
+                    f"{split.place.shown}: split '{split.name}' has no {horizon} observed steps"
+                    f" in a row after a window of {window}; lower data.horizon or training.window,"
+                    " or give data with fewer gaps"
                 )
         self._epoch = lru_cache(maxsize=2)(self._lay_out)
 

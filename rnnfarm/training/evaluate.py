@@ -143,7 +143,8 @@ def evaluate_run(
         )
         if opened.model.goal != "steps" or opened.job.data.mode == "forecast":
             found = list(answers(opened, windows, search or Search()))
-            figures, baseline = scores(opened, found, opened.dataset.split("train"))
+            parts = opened.dataset.split("train"), opened.dataset.split(split)
+            figures, baseline = scores(opened, found, *parts)
             report |= figures
             report["baseline"] = baseline
         elif opened.model.loss.loss.target_kind == "classes":

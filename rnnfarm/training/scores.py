@@ -17,13 +17,18 @@ from rnnfarm.training.setup import Model
 Figures = dict[str, float]
 
 
-def scores(opened: OpenRun, found: Sequence[Answer], train: Split) -> tuple[Figures, Figures]:
-    """The metrics of all answers, and those of the baseline by the same names."""
+def scores(
+    opened: OpenRun, found: Sequence[Answer], train: Split, part: Split
+) -> tuple[Figures, Figures]:
+    """The metrics of all answers, and those of the baseline by the same names.
+
+    ``part``: the split that was answered; baselines learn from ``train``.
+    """
     model = opened.model
     if not found:
         return {}, {}
     if opened.job.data.mode == "forecast":
-        return _forecast(opened, found, train)
+        return _forecast(opened, found, train, part)
     if model.goal == "labels":
         return _letters(opened, found), {}
     if model.goal == "decoded":
@@ -65,7 +70,9 @@ def _errors(targets: Any, predictions: Any) -> Figures:
     }
 
 
-def _forecast(opened: OpenRun, found: Sequence[Answer], train: Split) -> tuple[Figures, Figures]:
+def _forecast(
+    opened: OpenRun, found: Sequence[Answer], train: Split, part: Split
+) -> tuple[Figures, Figures]:
     model, horizon = opened.model, opened.job.data.horizon
     targets = np.stack([one.target for one in found])
     width = targets.shape[1]
@@ -84,9 +91,10 @@ def _forecast(opened: OpenRun, found: Sequence[Answer], train: Split) -> tuple[F
         low, high = (np.stack([row[k] for row in rows]).reshape(shape) for k in (1, 2))
         figures["coverage"] = forecast.coverage(targets, low, high)
         figures["interval_width"] = forecast.interval_width(low, high)
-    if model.target != "next":
-        return figures, {}
-    history = np.stack([one.history for one in found])
+    window = opened.job.training.window
+    history = np.stack([part.read(target, o.sequence, o.sequence + window) for o in found])
+    if target in model.scales:
+        history = model.scales[target].apply(history.astype(np.float64))
     last = forecast.repeat_last(history, horizon)
     baseline = _errors(targets, last)
     if period > 1 and period <= history.shape[1]:

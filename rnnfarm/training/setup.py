@@ -27,6 +27,9 @@ from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
 from rnnfarm.plugins import Registry
 
+#: The column that says where a table's target was there, see ``data.tables``.
+OBSERVED = "observed"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -104,6 +107,7 @@ def _windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
         "target": model.target,
         "window": training.window,
         "dtype": training.dtype,
+        "observed": OBSERVED if dataset.columns.get(OBSERVED) == Column.tokens(2) else None,
     }
     drawn: dict[str, Any] = {"seed": training.seed, "shuffle": split == "train"}
     if job.data.mode == "forecast":
