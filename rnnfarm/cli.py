@@ -232,6 +232,7 @@ def generate(
     metavar="DIR",
     help="A picture of each of the first answers: a forecast, an alignment, or attention.",
 )
+@click.option("--table", is_flag=True, help="Lines to be read instead of JSON.")
 @beam
 @penalty
 @checkpoint
@@ -242,13 +243,15 @@ def predict(
     split: str | None,
     source: Path | None,
     plot: Path | None,
+    table: bool,
     beam: int,
     penalty: float,
     checkpoint: str | None,
 ) -> None:
     """Print what the model of a RUN folder gives.
 
-    One JSON object a line, for a split of the run's data or for a file.
+    One JSON object a line, for a split of the run's data or for a file; or with --table the number
+    of each sequence, and what the model says.
     """
     import json
 
@@ -266,7 +269,13 @@ def predict(
         search=Search(beam, penalty),
         plot=plot,
     ):
-        click.echo(json.dumps(row))
+        if table:
+            said = row.get("text", row["prediction"])
+            click.echo(
+                f"{row['sequence']:>8}  {said if isinstance(said, str) else json.dumps(said)}"
+            )
+        else:
+            click.echo(json.dumps(row))
 
 
 cli.add_command(report)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from rnnfarm_example.cells import CoRNN, LiGRU
 
 from rnnfarm.builtin import cells
 from rnnfarm.equations.parts import Cell
 from rnnfarm.kernels.case import Case
+
+#: Random cells in each of the ten parts of a test; every program is compiled, so that all of them
+#: take minutes: RNNFARM_THOROUGH=1 tries as many as the kernels were released with.
+THOROUGH = bool(os.environ.get("RNNFARM_THOROUGH"))
+RANDOM_CELLS = 10 if THOROUGH else 4
 
 ODD = (1, 2, 3, 5, 17, 31, 33, 100)
 CELLS: dict[str, Cell] = {

@@ -623,7 +623,8 @@ def test_every_schedule_runs(tokens: Path, tmp_path: Path, schedule: str) -> Non
     assert max(rates) == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize("loss", names("losses"))
+# CTC learns in test_shapes.py and test_answers.py: its target is a list of its own.
+@pytest.mark.parametrize("loss", [name for name in names("losses") if name != "ctc"])
 def test_every_loss_learns(tokens: Path, waves: Path, tmp_path: Path, loss: str) -> None:
     classes = loss == "cross_entropy"
     make = token_job if classes else value_job

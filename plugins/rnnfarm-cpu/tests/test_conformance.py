@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance_tools import CELLS, ODD, as_float64, tamed
+from conformance_tools import CELLS, ODD, RANDOM_CELLS, as_float64, tamed
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes
@@ -62,7 +62,7 @@ def test_random_cells(part: int) -> None:
 
     @seed(part)
     @settings(
-        max_examples=20,
+        max_examples=2 * RANDOM_CELLS,
         deadline=None,
         database=None,
         phases=[Phase.generate],  # to shrink a failure would compile hundreds of programs

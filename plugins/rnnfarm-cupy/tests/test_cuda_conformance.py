@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance_tools import CELLS, ODD, as_float64, tamed
+from conformance_tools import CELLS, ODD, RANDOM_CELLS, as_float64, tamed
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes
@@ -101,11 +101,11 @@ def test_an_input_that_goes_to_one_gate(kind: str) -> None:
 
 @pytest.mark.parametrize("part", range(10))
 def test_random_cells(part: int) -> None:
-    """A hundred cells with random equations, ten in each part."""
+    """Cells with random equations: a hundred where RNNFARM_THOROUGH is set."""
 
     @seed(part)
     @settings(
-        max_examples=10,
+        max_examples=RANDOM_CELLS,
         deadline=None,
         database=None,
         phases=[Phase.generate],  # to shrink a failure would compile hundreds of programs

@@ -165,7 +165,7 @@ def test_optimizers(name: str, dtype: str) -> None:
         np.testing.assert_allclose(results[0][key], array, rtol=scale, atol=scale)
 
 
-@pytest.mark.parametrize("name", REGISTRY.names("losses"))
+@pytest.mark.parametrize("name", [n for n in REGISTRY.names("losses") if n != "ctc"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", [1, 2, 33, 300])
 def test_losses(name: str, dtype: str, width: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance_tools import CELLS, as_float64, tamed
+from conformance_tools import CELLS, RANDOM_CELLS, as_float64, tamed
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes_of_units
@@ -118,11 +118,11 @@ def test_special_partitions(special: str) -> None:
 
 @pytest.mark.parametrize("part", range(10))
 def test_random_cells(part: int) -> None:
-    """A hundred cells with random equations, ten in each part."""
+    """Cells with random equations: a hundred where RNNFARM_THOROUGH is set."""
 
     @seed(part)
     @settings(
-        max_examples=10,
+        max_examples=RANDOM_CELLS,
         deadline=None,
         database=None,
         phases=[Phase.generate],
