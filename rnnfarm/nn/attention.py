@@ -8,12 +8,12 @@ import numpy as np
 
 from rnnfarm.equations.graph import Parameter
 from rnnfarm.errors import JobError
-from rnnfarm.nn.layer import Arrays, FloatArray, Pass
+from rnnfarm.nn.layer import Arrays, FloatArray, Layer, Pass
 
 KINDS = ("dot", "general", "additive")
 
 
-class Attention:
+class Attention(Layer):
     """``(L, B, D)`` and ``(T, B, E)`` → ``(L, B, D)``: tanh([context; decoder] W).
 
     The context is the encoder's mean weighted by the softmax over valid steps of a score: ``dot``
@@ -40,13 +40,13 @@ class Attention:
         #: The weights of the last pass, (B, L, T), for pictures.
         self.weights: FloatArray | None = None
 
-    def forward(
-        self, parameters: Arrays, decoded: Any, encoded: Any, mask: Any, run: Pass
-    ) -> tuple[Any, Any]:
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[Any, Any]:
         """The output, and ``backward(d_output, gradients) -> d_decoded, d_encoded``.
 
-        ``mask``: ``(T, B, 1)`` bool of the encoder's steps, or None.
+        ``x``: decoded ``(L, B, D)``, encoded ``(T, B, E)``, and the mask ``(T, B, 1)`` bool of the
+        encoder's steps, or None.
         """
+        decoded, encoded, mask = x
         get, put = run.device.get, run.device.put
         d = np.ascontiguousarray(get(decoded).swapaxes(0, 1))  # (B, L, D)
         e = np.ascontiguousarray(get(encoded).swapaxes(0, 1))  # (B, T, E)

@@ -92,17 +92,6 @@ class Bridge(Layer):
         return arrays[f"{key}.weight"], arrays[f"{key}.bias"]
 
 
-class Attending(Layer):
-    """Attention as a layer of the decoder's list."""
-
-    def __init__(self, inner: Attention) -> None:
-        self.inner, self.name, self.width = inner, inner.name, inner.width
-        self.parameters = inner.parameters
-
-    def forward(self, parameters: Arrays, x: Any, run: Pass) -> Any:
-        raise NotImplementedError("attention takes the encoder's outputs too")
-
-
 class Decoder:
     """A decoder for ``encoded`` wide outputs of an encoder.
 
@@ -129,7 +118,7 @@ class Decoder:
         if spec.attention != "none":
             self.attention = Attention("decoder.attention", spec.attention, width, encoded)
         self.output = Linear("output", width, outputs, bias=True)
-        attending = [Attending(self.attention)] if self.attention else []
+        attending = [self.attention] if self.attention else []
         self.layers: list[Layer] = [
             *(self.input, self.bridge), *self.recurrent, *attending, self.output,
         ]  # fmt: skip
@@ -188,9 +177,8 @@ class Decoder:
                 backs.append(back)
         attention_back = None
         if self.attention is not None:
-            value, attention_back = self.attention.forward(
-                parameters, value, encoded, run.mask, mine
-            )
+            read = (value, encoded, run.mask)
+            value, attention_back = self.attention.forward(parameters, read, mine)
         output, output_back = self.output.forward(parameters, value, mine)
 
         def backward(
