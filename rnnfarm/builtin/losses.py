@@ -101,6 +101,13 @@ class Quantile(Loss):
     def outputs(self, width: int) -> int:
         return width * len(self.quantiles)
 
+    def interval(self, output: Any, width: int) -> tuple[Any, Any, Any]:
+        """The middle quantile, and the interval between the lowest and the highest one."""
+        count = len(self.quantiles)
+        rows = output.reshape(count, width)[sorted(range(count), key=self.quantiles.__getitem__)]
+        rows.sort(axis=0)  # quantiles do not cross
+        return (rows[0], None, None) if count == 1 else (rows[count // 2], rows[0], rows[-1])
+
     def step(self, output: Symbol, target: Symbol) -> Symbol:
         total: Symbol | float = 0.0
         for tau, row in zip(self.quantiles, split(output, len(self.quantiles)), strict=True):
@@ -156,6 +163,14 @@ class Gaussian(Loss):
 
     def outputs(self, width: int) -> int:
         return 2 * width
+
+    def interval(self, output: Any, width: int) -> tuple[Any, Any, Any]:
+        """The mean, and the interval that a value lies in with a probability of 80 %."""
+        import numpy as np
+
+        mean, raw = output.reshape(2, width)
+        spread = 1.2815515655446004 * (np.logaddexp(0, raw) + self.least)
+        return mean, mean - spread, mean + spread
 
     def step(self, output: Symbol, target: Symbol) -> Symbol:
         mean, raw = split(output, 2)

@@ -27,8 +27,7 @@ class Scale:
         A figure that never changes has deviation 1.
         """
         if split.columns[column].own:
-            rows = np.concatenate([split.own(column, int(s)) for s in split.starts()])
-            parts = [rows]
+            parts = [split.all_own(column)]
         else:
             parts = [chunk.columns[column] for chunk in split.chunks(0, split.steps)]
         count = sum(len(part) for part in parts)

@@ -101,6 +101,10 @@ class Split:
             raise IndexError(f"no sequence begins at step {start}")
         return figures[places[at] : places[at + 1]]
 
+    def all_own(self, column: str) -> npt.NDArray[Any]:
+        """The entries of an own column of all sequences, one after the other."""
+        return np.concatenate([self.own(column, int(start)) for start in self.starts()])
+
     def starts(self, low: int = 0, high: int | None = None) -> npt.NDArray[np.int64]:
         """The steps in [low, high) at which a sequence begins, ascending."""
         high = self.steps if high is None else high

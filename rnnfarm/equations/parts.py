@@ -89,6 +89,11 @@ class Loss(Part):
     def step(self, *symbols: Any, **named: Any) -> Any:
         raise CellError("it has no equations; write def step(self, output, target)")
 
+    def interval(self, output: Any, width: int) -> tuple[Any, Any, Any]:
+        """What an output ``(O,)`` of values says of its target: the middle ``(width,)``, and the
+        low and the high end of an interval, or None twice where the loss learns none."""
+        return output[:width], None, None
+
     def ignored(self, target: Symbol) -> Symbol | None:
         """A comparison that is true for a target that does not count, or None."""
         return None

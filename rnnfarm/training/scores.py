@@ -48,7 +48,7 @@ def _classes(model: Model, found: Sequence[Answer], train: Split) -> tuple[Figur
     }
     if column.vocabulary == 2:
         figures["f1"] = classes.f1(targets, predictions)
-    labels = np.array([train.own(model.target, int(start))[0] for start in train.starts()])
+    labels = train.all_own(model.target)
     return figures, {"accuracy": classes.majority_accuracy(labels, targets)}
 
 
@@ -56,7 +56,7 @@ def _values(model: Model, found: Sequence[Answer], train: Split) -> tuple[Figure
     targets = np.stack([one.target for one in found])[:, None]
     width = targets.shape[-1]
     center = np.stack([middle(model, one, width)[0] for one in found])[:, None]
-    known = np.stack([train.own(model.target, int(s))[0] for s in train.starts()])
+    known = train.all_own(model.target)
     if model.target in model.scales:
         known = model.scales[model.target].apply(known)
     mean = np.broadcast_to(known.mean(0), targets.shape)
@@ -104,33 +104,13 @@ def _forecast(
 
 
 def middle(model: Model, one: Answer, width: int) -> tuple[Any, Any, Any]:
-    """From an answer of values the middle, and where the loss has one the interval.
-
-    The interval is that between the lowest and the highest quantile that were learned, or of 80 %
-    of a normal distribution.
-    """
-    found = _middle(model, one.output, width)
+    """From an answer of values the middle, and where the loss has one the interval; see
+    ``Loss.interval``."""
+    found = model.loss.loss.interval(one.output, width)
     if one.base is None:
         return found
     center, low, high = (None if part is None else part + one.base for part in found)
     return center, low, high
-
-
-def _middle(model: Model, output: Any, width: int) -> tuple[Any, Any, Any]:
-    loss: Any = model.loss.loss
-    quantiles = getattr(loss, "quantiles", None)
-    if quantiles is not None:
-        rows = output.reshape(len(quantiles), width)
-        order = np.argsort(quantiles)
-        rows = np.sort(rows[order], axis=0)  # quantiles do not cross
-        if len(quantiles) == 1:
-            return rows[0], None, None
-        return rows[len(rows) // 2], rows[0], rows[-1]
-    if type(loss).__name__ == "Gaussian":
-        mean, raw = output.reshape(2, width)
-        spread = 1.2815515655446004 * (np.logaddexp(0, raw) + loss.least)
-        return mean, mean - spread, mean + spread
-    return output[:width], None, None
 
 
 def _letters(opened: OpenRun, found: Sequence[Answer]) -> Figures:
