@@ -68,10 +68,8 @@ def answers(
         output = output.copy()  # the lane uses its memory again, and answers are kept
         if model.goal == "labels":
             yield from _labels(output, window, numbers, search, known)
-        elif not known:
-            yield from _unknown(opened, output, window, numbers)
         else:
-            yield from _single(opened, output, window, numbers)
+            yield from _single(opened, output, window, numbers, known)
 
 
 def _numbers(windows: Windows, number: int) -> Any:
@@ -83,27 +81,25 @@ def _numbers(windows: Windows, number: int) -> Any:
     return np.append(begins, np.full(windows.batch - len(begins), -1))
 
 
-def _single(opened: OpenRun, output: Any, window: Window, numbers: Any) -> Iterator[Answer]:
+def _single(
+    opened: OpenRun, output: Any, window: Window, numbers: Any, known: bool
+) -> Iterator[Answer]:
     """One class or one row of values for a sequence."""
     classes = opened.model.loss.loss.target_kind == "classes"
     forecast = opened.job.data.mode == "forecast"
-    for row in np.flatnonzero(window.valid[0]):
-        given, target = output[0, row], window.target[0, row]
-        history = window.x[:, row] if forecast else None
-        if classes:
-            yield Answer(int(numbers[row]), int(target), int(given.argmax()), given)
-        else:
-            base = None if window.base is None else window.base[0, row]
-            target = target if base is None else target + base
-            yield Answer(int(numbers[row]), target, given, given, history=history, base=base)
-
-
-def _unknown(opened: OpenRun, output: Any, window: Window, numbers: Any) -> Iterator[Answer]:
-    classes = opened.model.loss.loss.target_kind == "classes"
     for row in np.flatnonzero(window.valid.any(0)):
         given = output[0, row]
         found = int(given.argmax()) if classes else given
-        yield Answer(int(numbers[row]), None, found, given)
+        history = window.x[:, row] if forecast else None
+        base = None if window.base is None else window.base[0, row]
+        target: Any = None
+        if known:
+            target = window.target[0, row]
+            if classes:
+                target = int(target)
+            elif base is not None:
+                target = target + base
+        yield Answer(int(numbers[row]), target, found, given, history=history, base=base)
 
 
 def _labels(

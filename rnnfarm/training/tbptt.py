@@ -113,9 +113,7 @@ class Lane:
         self.network.check(window.x)
         goal = self.loss.goal(window.target, window.valid)
         sent = self._send({
-            "x": window.x,
-            "mask": None if window.mask is None else window.mask[..., None],
-            "reset": None if window.reset is None else window.reset[..., None],
+            **_read(window),
             "target": goal.target,
             "counts": goal.counts,
             "fed": window.fed,
@@ -147,9 +145,7 @@ class Lane:
     def shown(self, window: Window) -> Given:
         """A window on the device, without what its output is compared with."""
         self.network.check(window.x)
-        mask = None if window.mask is None else window.mask[..., None]
-        reset = None if window.reset is None else window.reset[..., None]
-        sent = self._send({"x": window.x, "mask": mask, "reset": reset})
+        sent = self._send(_read(window))
         return Given(sent["x"], sent["mask"], sent["reset"], None)
 
     def _output(self, given: Given, step: int, parameters: Arrays, seed: int, carry: int) -> Any:
@@ -196,6 +192,13 @@ class Lane:
         """The first layer whose output is no number in the window that ``train`` read last."""
         with np.errstate(all="ignore"):
             return self.network.first_not_finite(parameters, self.last.x, self.last.run)
+
+
+def _read(window: Window) -> dict[str, Any]:
+    """What the network reads of a window, ``x`` (T, B, …), ``mask`` and ``reset`` (T, B, 1)."""
+    mask = None if window.mask is None else window.mask[..., None]
+    reset = None if window.reset is None else window.reset[..., None]
+    return {"x": window.x, "mask": mask, "reset": reset}
 
 
 @dataclass(frozen=True)
