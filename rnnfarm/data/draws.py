@@ -20,6 +20,11 @@ Count = Annotated[int, Field(ge=0, lt=1 << 31)]
 Some = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
+def raw_bits(seed: int, stream: int) -> np.random.Philox:
+    """The bits of one stream, whose `random_raw` is the same in every version of NumPy."""
+    return np.random.Philox(key=np.array([seed % (1 << 64), stream], np.uint64))
+
+
 class Draws:
     """One stream of numbers for each `seed` and `stream`.
 
@@ -28,8 +33,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, stream: int) -> None:
-        key = np.array([seed % (1 << 64), stream], np.uint64)
-        self._bits = np.random.Philox(key=key)
+        self._bits = raw_bits(seed, stream)
 
     def below(self, end: int) -> int:
         """A whole number in [0, end)."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from rnnfarm.data.window import BEGIN, END, Window, Windows, turned
+from rnnfarm.data.draws import raw_bits
+from rnnfarm.data.window import BEGIN, END, Reading, Window, Windows, turned
 from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
@@ -65,25 +66,12 @@ class Examples(Windows):
         self,
         split: Split,
         *,
-        input: str,
-        target: str,
-        batch: int,
-        window: int,
         seed: int,
         shuffle: bool = True,
-        dtype: str = "float32",
         goal: Goal = "steps",
-        observed: str | None = None,
+        **reading: Unpack[Reading],
     ) -> None:
-        super().__init__(
-            split,
-            input=input,
-            target=target,
-            batch=batch,
-            window=window,
-            dtype=dtype,
-            observed=observed,
-        )
+        super().__init__(split, **reading)
         self.goal = goal
         self.seed = seed
         self.shuffle = shuffle
@@ -193,11 +181,9 @@ class Examples(Windows):
         count = -(-len(order) // self.batch)
         turns = np.arange(count)
         if self.shuffle:
-            # The raw bits of Philox are the same in every version of NumPy.
-            key = [self.seed % (1 << 64), epoch]
-            random = np.random.Philox(key=np.array(key, np.uint64))
-            order = order[np.lexsort((random.random_raw(len(order)), self._buckets))]
-            turns = np.argsort(random.random_raw(count), kind="stable")
+            bits = raw_bits(self.seed, epoch)
+            order = order[np.lexsort((bits.random_raw(len(order)), self._buckets))]
+            turns = np.argsort(bits.random_raw(count), kind="stable")
         batches = np.full(count * self.batch, EMPTY, np.int64)
         batches[: len(order)] = order
         batches = batches.reshape(count, self.batch)[turns]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from rnnfarm.data.window import NEXT, Window, Windows, turned
+from rnnfarm.data.draws import raw_bits
+from rnnfarm.data.window import NEXT, Reading, Window, Windows, turned
 from rnnfarm.errors import JobError
 
 if TYPE_CHECKING:
@@ -38,28 +39,17 @@ class Forecasts(Windows):
         self,
         split: Split,
         *,
-        input: str,
-        target: str,
-        batch: int,
-        window: int,
         horizon: int,
         seed: int,
         shuffle: bool = True,
-        dtype: str = "float32",
         relative: Literal["none", "last", "season"] = "none",
         period: int = 1,
-        observed: str | None = None,
+        **reading: Unpack[Reading],
     ) -> None:
-        wanted = input if target == NEXT else target
-        super().__init__(
-            split,
-            input=input,
-            target=wanted,
-            batch=batch,
-            window=window,
-            dtype=dtype,
-            observed=observed,
-        )
+        if reading["target"] == NEXT:
+            reading["target"] = reading["input"]
+        super().__init__(split, **reading)
+        window = self.window
         self.horizon, self.seed, self.shuffle = horizon, seed, shuffle
         self.back = {"none": 0, "last": 1, "season": period}[relative]
         if self.back > window:
@@ -85,8 +75,8 @@ class Forecasts(Windows):
                 f" steps, which a window of {window} and a horizon of {horizon} take; lower"
                 " training.window or data.horizon, or give more data"
             )
-        if observed is not None:
-            self.begins = self.begins[self._whole(observed)]
+        if self.observed is not None:
+            self.begins = self.begins[self._whole(self.observed)]
             if not self.begins.size:
                 raise JobError(
                     f"{split.place.shown}: split '{split.name}' has no {horizon} observed steps"
@@ -119,11 +109,11 @@ class Forecasts(Windows):
         steps = np.broadcast_to(there[:, None], (len(picked), self.window))
         reset = np.zeros(steps.shape, np.bool_)
         reset[:, 0] = True
-        target = self._scaled(target)
+        target = self._scaled(target, self.target)
         base = None
         if self.back:
             repeats = -(-self.horizon // self.back)
-            base = np.tile(self._scaled(season), (1, repeats, 1))[:, : self.horizon]
+            base = np.tile(self._scaled(season, self.target), (1, repeats, 1))[:, : self.horizon]
             target = target - base
             base = base.reshape(len(picked), -1)[None]
         goal = target.reshape(len(picked), -1)[None]
@@ -139,13 +129,8 @@ class Forecasts(Windows):
         whole: npt.NDArray[np.bool_] = gaps[target] == gaps[target + self.horizon]
         return whole
 
-    def _scaled(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        values = values.astype(self.dtype)
-        return self.scales[self.target].apply(values) if self.target in self.scales else values
-
     def _lay_out(self, epoch: int) -> npt.NDArray[Any]:
         count = len(self.begins)
         if not self.shuffle:
             return np.arange(count)
-        key = np.array([self.seed % (1 << 64), epoch], np.uint64)
-        return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+        return np.argsort(raw_bits(self.seed, epoch).random_raw(count), kind="stable")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from rnnfarm.data.window import Window, Windows
+from rnnfarm.data.window import Reading, Window, Windows
 from rnnfarm.errors import JobError
 
 if TYPE_CHECKING:
@@ -34,23 +34,11 @@ class Streams(Windows):
         self,
         split: Split,
         *,
-        input: str,
-        target: str,
-        batch: int,
-        window: int,
         stride: int | None = None,
-        dtype: str = "float32",
-        observed: str | None = None,
+        **reading: Unpack[Reading],
     ) -> None:
-        super().__init__(
-            split,
-            input=input,
-            target=target,
-            batch=batch,
-            window=window,
-            dtype=dtype,
-            observed=observed,
-        )
+        super().__init__(split, **reading)
+        batch, window = self.batch, self.window
         self.stride = window if stride is None else stride
         if not 1 <= self.stride <= window:
             raise JobError(f"stride {self.stride} must lie between 1 and the window, {window}")

@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from rnnfarm.data.inputs import bounds, cut, find_files
+from rnnfarm.data.lines import leave_something
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.times import Field as CalendarField
 from rnnfarm.data.times import calendar, moments
+from rnnfarm.data.window import OBSERVED
 from rnnfarm.errors import DataError, JobError, suggestion
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 VALUES = "values"
 TARGET = "target"
-OBSERVED = "observed"
 
 
 class Run(NamedTuple):
@@ -80,10 +81,7 @@ class TableReader(Reader):
 
     def columns(self) -> dict[str, Column]:
         """`values`, `target` where there is one, and `observed` where cells may be missing."""
-        if self.valid + self.test >= 1:
-            raise JobError(
-                f"settings 'valid' and 'test': {self.valid} and {self.test} leave nothing to train"
-            )
+        leave_something(self.valid, self.test)
         if self.calendar and self.time is None:
             raise JobError("setting 'calendar': name the column of dates or times in 'time' too")
         self._files = find_files(self.files, self.base, "files")

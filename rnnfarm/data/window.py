@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rnnfarm.data.split import Split
 
 NEXT = "next"
+#: The column that says where a table's target was there, see `data.tables`.
+OBSERVED = "observed"
 #: The first entries of the vocabulary of what a decoder writes.
 BEGIN, END = 0, 1
 
@@ -49,8 +51,23 @@ class Window:
     base: npt.NDArray[Any] | None = None
 
 
+class Reading(TypedDict):
+    """What all windows of a split are told of what to read; see Windows."""
+
+    input: str
+    target: str
+    batch: int
+    window: int
+    dtype: NotRequired[str]
+    observed: NotRequired[str | None]
+    scales: NotRequired[Mapping[str, Scale] | None]
+
+
 class Windows(ABC):
     """An endless row of windows, epoch after epoch; base of Streams, Examples and Forecasts.
+
+    input, target: columns; the target `next` is the input's next step. window: the steps of a
+    window at most. scales: how columns of values are scaled, by their names.
 
     observed: a column of tokens 0 and 1, which says of every step whether what it gives a target
     was observed. A step whose target was not is not valid. For the target `next` that is what the
@@ -65,8 +82,9 @@ class Windows(ABC):
         target: str,
         batch: int,
         window: int,
-        dtype: str,
+        dtype: str = "float32",
         observed: str | None = None,
+        scales: Mapping[str, Scale] | None = None,
     ) -> None:
         if batch < 1 or window < 1:
             raise JobError(f"batch {batch} and window {window} must be at least 1")
@@ -78,8 +96,7 @@ class Windows(ABC):
         self.stride = window
         self.dtype = np.dtype(dtype)
         self.observed = observed
-        #: How columns of values are scaled, by their names.
-        self.scales: Mapping[str, Scale] = {}
+        self.scales = scales or {}
         self._column = split.column(input)
         self._ahead = int(target == NEXT)  # the steps read beyond the input's
         self._target_column = self._column if self._ahead else split.column(target)
@@ -160,8 +177,7 @@ class Windows(ABC):
     def _time_first(self, rows: npt.NDArray[Any], name: str, column: Column) -> npt.NDArray[Any]:
         turned = rows.swapaxes(0, 1)
         if column.vocabulary is None:
-            values = turned.astype(self.dtype, order="C")
-            return self.scales[name].apply(values) if name in self.scales else values
+            return self._scaled(turned, name)
         tokens = turned.astype(np.int32, order="C")
         # The id is an index later on: a damaged shard must not become a crash or a wrong row.
         if tokens.size and (int(tokens.max()) >= column.vocabulary or int(tokens.min()) < 0):
@@ -171,6 +187,10 @@ class Windows(ABC):
                 f" with `rnnfarm data verify`, then {REBUILD}"
             )
         return tokens
+
+    def _scaled(self, values: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+        values = values.astype(self.dtype, order="C")
+        return self.scales[name].apply(values) if name in self.scales else values
 
 
 def turned(rows: npt.NDArray[np.bool_] | None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,24 +120,39 @@ def _windows_of_file(opened: OpenRun, path: Path, folder: Path) -> Windows:
         arrays = [_read_speech(opened, path)]
     else:
         arrays = [_read_values(opened, path)]
-    place = folder / "input"
+    split = _split_of(opened, arrays, folder)
+    batch = min(opened.job.training.batch, split.sequences)
+    return _in_order(opened, split, batch, _longest(split))
+
+
+def _split_of(opened: OpenRun, arrays: Iterable[Any], folder: Path) -> Split:
+    """Sequences of the model's input as a split of a dataset in ``folder``."""
+    model, place = opened.model, folder / "input"
     with DatasetWriter(str(place), {model.input: model.column}) as writer:
         for array in arrays:
             writer.append("input", {model.input: array})
-    split = open_dataset(place).split("input")
-    longest = int(np.diff(split.starts(), append=split.steps).max())
-    windows = Examples(
+    return open_dataset(place).split("input")
+
+
+def _longest(split: Split) -> int:
+    return int(np.diff(split.starts(), append=split.steps).max())
+
+
+def _in_order(opened: OpenRun, split: Split, batch: int, window: int) -> Examples:
+    """The sequences of a split in order; no step of them is left out, as the input is its own
+    target."""
+    model = opened.model
+    return Examples(
         split,
         input=model.input,
         target=model.input,
-        batch=min(opened.job.training.batch, split.sequences),
-        window=longest,
+        batch=batch,
+        window=window,
         seed=0,
         shuffle=False,
         dtype=opened.job.training.dtype,
+        scales=model.scales,
     )
-    windows.scales = model.scales
-    return windows
 
 
 def _read_speech(opened: OpenRun, path: Path) -> Any:
@@ -151,13 +166,10 @@ def _read_speech(opened: OpenRun, path: Path) -> Any:
 
 
 def _rows_of_file(opened: OpenRun, path: Path) -> Iterator[dict[str, Any]]:
-    name, column = opened.model.input, opened.model.column
-    array = _read_text(opened, path) if column.kind == "tokens" else _read_values(opened, path)
+    tokens = opened.model.column.kind == "tokens"
+    array = _read_text(opened, path) if tokens else _read_values(opened, path)
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "input"
-        with DatasetWriter(str(place), {name: column}) as writer:
-            writer.append("input", {name: array})
-        yield from _rows(opened, open_dataset(place).split("input"))
+        yield from _rows(opened, _split_of(opened, [array], Path(folder)))
 
 
 def _read_text(opened: OpenRun, path: Path) -> Any:
@@ -222,19 +234,8 @@ def _rows(opened: OpenRun, split: Split) -> Iterator[dict[str, Any]]:
     model, training = opened.model, opened.job.training
     window = training.window
     if any(layer.bidirectional for layer in opened.job.model.layers):
-        window = int(np.diff(split.starts(), append=split.steps).max())
-    # With the input as its own target no step of a sequence is left out.
-    windows = Examples(
-        split,
-        input=model.input,
-        target=model.input,
-        batch=1,
-        window=window,
-        seed=0,
-        shuffle=False,
-        dtype=training.dtype,
-    )
-    windows.scales = model.scales
+        window = _longest(split)
+    windows = _in_order(opened, split, 1, window)
     lane = Lane(0, slice(0, 1), model.network, model.loss)
     start = 0
     for number in range(windows.windows_in_epoch(0)):

@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,11 +67,11 @@ def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> Op
             f"its new place into data.path of {run / 'job.toml'}"
         )
     dataset = ensure_dataset(job, registry)
-    model = make_model(job, dataset, registry)
     found = choose_checkpoint(run, checkpoint or "newest")
     check_same_vocabulary(found, dataset)
     learned = found.facts.get("scales", {})
-    model = replace(model, scales={n: Scale.from_dict(plain) for n, plain in learned.items()})
+    scales = {name: Scale.from_dict(plain) for name, plain in learned.items()}
+    model = make_model(job, dataset, registry, scales=scales)
     layout = model.network.layout
     arena = np.zeros(layout.size, job.training.dtype)
     restore_arrays(found, "parameters", layout.views(arena))

@@ -16,7 +16,7 @@ from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.scale import Scale
 from rnnfarm.data.streams import Streams
-from rnnfarm.data.window import NEXT, Windows
+from rnnfarm.data.window import NEXT, OBSERVED, Windows
 from rnnfarm.equations.parts import Loss
 from rnnfarm.errors import JobError, suggestion
 from rnnfarm.job_tables import DecoderTable, Job, LayerTable
@@ -26,9 +26,6 @@ from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
 from rnnfarm.plugins import Registry
-
-#: The column that says where a table's target was there, see ``data.tables``.
-OBSERVED = "observed"
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,17 @@ class Model:
     scales: Mapping[str, Scale] = field(default_factory=dict)
 
 
-def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bool = True) -> Model:
+def make_model(
+    job: Job,
+    dataset: Dataset,
+    registry: Registry,
+    computes_here: bool = True,
+    scales: Mapping[str, Scale] | None = None,
+) -> Model:
     """The network and loss of a job; JobError where they do not fit the dataset.
 
     ``computes_here``: whether this process trains it; one that lets workers do it needs no device
-    but the CPU.
+    but the CPU. ``scales``: what a run has learned of them; by default they are learned here.
     """
     name = job.data.input or next(iter(dataset.columns))
     column = _column(dataset, name, "data.input")
@@ -83,22 +86,20 @@ def make_model(job: Job, dataset: Dataset, registry: Registry, computes_here: bo
     )
     network = Network(_network_spec(job, column, outputs, registry), choice)
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)
-    scales = {}
-    if job.data.scale == "standard":
-        read = {name, name if target == NEXT else target}
-        values = [one for one in sorted(read) if dataset.columns[one].kind == "values"]
-        scales = {one: Scale.of(dataset.split("train"), one) for one in values}
+    if scales is None:
+        scales = _learned_scales(job, dataset, {name, name if target == NEXT else target})
     return Model(network, function, name, target, column, choice, goal, scales)
+
+
+def _learned_scales(job: Job, dataset: Dataset, columns: set[str]) -> Mapping[str, Scale]:
+    if job.data.scale != "standard":
+        return {}
+    values = [name for name in sorted(columns) if dataset.columns[name].kind == "values"]
+    return {name: Scale.of(dataset.split("train"), name) for name in values}
 
 
 def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
     """The windows of a split: the batch's rows for training, at most as many for another split."""
-    windows = _windows(job, model, dataset, split)
-    windows.scales = model.scales
-    return windows
-
-
-def _windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
     training = job.training
     part = dataset.split(split)
     batch, bidirectional = training.batch, any(layer.bidirectional for layer in job.model.layers)
@@ -107,6 +108,7 @@ def _windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
         "target": model.target,
         "window": training.window,
         "dtype": training.dtype,
+        "scales": model.scales,
         "observed": OBSERVED if dataset.columns.get(OBSERVED) == Column.tokens(2) else None,
     }
     drawn: dict[str, Any] = {"seed": training.seed, "shuffle": split == "train"}
