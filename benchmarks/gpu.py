@@ -461,7 +461,7 @@ def measure(
     workspace = built.workspace(T, B)
     ours = our_runs(bench.runtime, built, inputs, workspace)
     by_steps = our_runs(bench.runtime, built, inputs, Workspace(built, T, B, None))
-    found = choices(built.written.loops, B, built.exact, bench.runtime.figures())
+    found = choices(built.written.loops, B, built.arithmetic, bench.runtime.figures())
     theirs: list[Run] | None = None
     scale, note = 1.0, None
     if bench.torch is not None and rows[0]["cell"] in COMPARED:

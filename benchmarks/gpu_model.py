@@ -18,14 +18,15 @@ import json
 import sys
 from typing import Any
 
+from gpu import SHAPES
 from rnnfarm_cupy.figures import A100, H100, H200
-from rnnfarm_cupy.kernel import write
 from rnnfarm_cupy.predict import Choice
-from rnnfarm_cupy.resident import choices
+from rnnfarm_cupy.resident import choices, loops_of
 from rnnfarm_cupy.runtime import PRECISIONS
 
 from rnnfarm.builtin import cells
 from rnnfarm.equations.plan import make_plan
+from rnnfarm.equations.regions import Program
 
 DEVICES = {"H200": H200, "H100": H100, "A100": A100}
 CELLS = {
@@ -37,14 +38,6 @@ CELLS = {
     "lstm_peephole": cells.LSTMPeephole,
     "indrnn": cells.IndRNN,
 }
-#: (B, T, H), as in gpu.py.
-SHAPES = (
-    (16, 1024, 768),
-    (64, 256, 512),
-    (256, 128, 1024),
-    (32, 1024, 256),
-    (128, 512, 2048),
-)
 
 
 def main() -> None:
@@ -57,8 +50,8 @@ def main() -> None:
     for cell in given.cell or CELLS:
         for B, T, H in SHAPES:
             plan = make_plan(CELLS[cell](), H, H)
+            loops = loops_of(Program(plan))
             for precision in PRECISIONS:
-                loops = write(plan, "float32", precision).loops
                 for choice in choices(loops, B, precision, figures):
                     row = {"cell": cell, "B": B, "T": T, "H": H, "precision": precision}
                     row |= {"device": figures.name, **row_of(choice)}

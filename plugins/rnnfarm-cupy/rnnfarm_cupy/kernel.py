@@ -31,7 +31,7 @@ from rnnfarm_cupy.resident import (
     made,
 )
 from rnnfarm_cupy.rows import CUDARows
-from rnnfarm_cupy.runtime import PRECISIONS, Runtime
+from rnnfarm_cupy.runtime import PRECISIONS, Runtime, arithmetic
 from rnnfarm_cupy.source import (
     SIZES,
     RegionCode,
@@ -47,7 +47,7 @@ VARIABLE = "RNNFARM_CUDA"
 #: The environment's choice whether one kernel may go through all steps: ``never``.
 PERSISTENT = "RNNFARM_CUDA_PERSISTENT"
 #: Steps from which on a persistent kernel is worth its preparations.
-WORTH = 8
+WORTH_PERSISTENT = 8
 #: Steps of the window on which persistent kernels are compared with kernels for every step.
 CHECKED_STEPS = 3
 
@@ -126,9 +126,7 @@ class CUDAKernel(Kernel):
         here = self.missing() is None
         figures = self.runtime.figures() if here else H200
         where = figures.name if here else f"{figures.name}, for this machine has no GPU"
-        written = write(plan, dtype, self.precision)
-        exact = "float64" if dtype == "float64" else self.precision
-        found = choices(written.loops, rows, exact, figures)
+        found = choices(loops_of(Program(plan)), rows, arithmetic(dtype, self.precision), figures)
         return (
             f"predicted for {where}, {rows} rows",
             *(choice.sentence() for choice in found),
@@ -190,8 +188,7 @@ def write(plan: Plan, dtype: str, precision: str, partition: Partition | None = 
             continue
         loop = loops.get(action.name)
         if partition is not None and isinstance(loop, LoopText):
-            exact = "float64" if dtype == "float64" else precision
-            code = KernelText(loop, partition, exact).code()
+            code = KernelText(loop, partition, arithmetic(dtype, precision)).code()
             persistent[action.name] = code
             writer.kernels += [*code.packs, code]
         else:
@@ -213,6 +210,7 @@ class CUDAWindowKernel(WindowKernel):
         self.plan = plan
         self.dtype = np.dtype(dtype)
         self.precision = precision if dtype == "float32" else "full"
+        self.arithmetic = arithmetic(dtype, self.precision)
         self.runtime = runtime
         self.device = CUDADevice(runtime, precision)
         self.variant = f"{runtime.name}, {self.precision}"
@@ -237,18 +235,13 @@ class CUDAWindowKernel(WindowKernel):
         """Of packed weights and operands."""
         return self.dtype if self.precision == "full" else np.dtype(np.uint32)
 
-    @property
-    def exact(self) -> str:
-        """The precision, with the dtype in it."""
-        return "float64" if self.dtype == np.float64 else self.precision
-
     def resident(self, steps: int, rows: int) -> Resident | None:
         """The persistent kernels for windows of this size, if there are any."""
         if self.spread is not None:
             codes = self.written.persistent
             groups = dict.fromkeys(codes, self.spread.groups)
             return Resident(codes, groups, self.functions)
-        if steps < WORTH or os.environ.get(PERSISTENT) == "never":
+        if steps < WORTH_PERSISTENT or os.environ.get(PERSISTENT) == "never":
             return None
         if rows not in self._residents:
             self._residents[rows] = self._chosen(rows)
@@ -257,7 +250,7 @@ class CUDAWindowKernel(WindowKernel):
     def _chosen(self, rows: int) -> Resident | None:
         """The persistent kernels that are predicted to be faster and give the same bits."""
         loops = self.written.loops
-        found = choices(loops, rows, self.exact, self.runtime.figures())
+        found = choices(loops, rows, self.arithmetic, self.runtime.figures())
         chosen = [choice for choice in found if choice.persistent]
         if not chosen:
             return None
@@ -277,9 +270,9 @@ class CUDAWindowKernel(WindowKernel):
 
     def _difference(self, resident: Resident, rows: int) -> str | None:
         """What persistent kernels give another bit of than kernels for every step, or None."""
+        case = case_of(self, (CHECKED_STEPS, rows), 0, str(self.dtype))
         results = []
         for one in (None, resident):
-            case = case_of(self, (CHECKED_STEPS, rows), 0, str(self.dtype))
             case.workspace = Workspace(self, CHECKED_STEPS, rows, one)
             results.append(case.results())
         for name, bits in results[0].items():

@@ -281,12 +281,7 @@ class KernelText:
 
     def _fetch_next(self) -> Iterator[str]:
         """Read what the first phase of the next step needs."""
-        lines = self._fetches(0)
-        if lines:
-            yield "if (left > 1) {"
-            yield f"const int now = t, t = now + {self._stride};"
-            yield from self._each(lines)
-            yield "}"
+        yield from self._of_next(self._fetches(0))
 
     def _prefetch_next(self) -> Iterator[str]:
         """Have that brought nearer, where there are no registers for it."""
@@ -296,10 +291,14 @@ class KernelText:
             if block.prefetches
             for line in ("{", *block.sources.values(), *block.prefetches, "}")
         ]
+        yield from self._of_next(lines, unroll=" 1")
+
+    def _of_next(self, lines: list[str], unroll: str = "") -> Iterator[str]:
+        """Lines with the next step as ``t``, where there is one."""
         if lines:
             yield "if (left > 1) {"
             yield f"const int now = t, t = now + {self._stride};"
-            yield from self._each(lines, unroll=" 1")
+            yield from self._each(lines, unroll=unroll)
             yield "}"
 
     def _lines(self, number: int) -> list[str]:

@@ -105,10 +105,8 @@ def _partitions(
                 for k_warps, column_groups in WARPS:
                     one = Partition(slices, held, at_once, k_warps, column_groups)
                     yield one, groups
-                    fits = 1 < slices <= figures.cluster_most and groups <= _clusters(
-                        slices, figures
-                    )
                     clustered = replace(one, cluster=True)
+                    fits = groups <= _clusters(slices, figures)
                     if fits and clustered.misfit(work.shapes, work.width, precision) is None:
                         yield clustered, groups
 

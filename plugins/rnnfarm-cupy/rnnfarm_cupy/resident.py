@@ -15,7 +15,7 @@ from rnnfarm_cupy.figures import Figures
 from rnnfarm_cupy.loop import LoopText, loop_of
 from rnnfarm_cupy.persistent import KernelText, PersistentCode
 from rnnfarm_cupy.predict import Choice, choose
-from rnnfarm_cupy.runtime import Array, Launch, Runtime
+from rnnfarm_cupy.runtime import Array, Launch, Runtime, arithmetic
 from rnnfarm_cupy.source import THREADS, program_text
 
 #: The environment's wish that blocks which wait too long say so.
@@ -75,13 +75,13 @@ def made(
     Where the compiler has too few registers for what was predicted, fewer weights are kept in them.
     DeviceError where they cannot be compiled, or their blocks would not run at the same time.
     """
-    exact = "float64" if dtype == "float64" else precision
+    products = arithmetic(dtype, precision)
     spreads = {one.region: one.prediction.spread for one in chosen if one.prediction is not None}
     groups = {name: spread.groups for name, spread in spreads.items()}
     partitions = {name: spread.partition for name, spread in spreads.items()}
     for _ in range(TRIES):
         codes = {
-            name: KernelText(_text(loops, name), one, exact).code()
+            name: KernelText(_text(loops, name), one, products).code()
             for name, one in partitions.items()
         }
         program = runtime.load(source_of(codes, dtype, precision))
@@ -89,8 +89,8 @@ def made(
         relieved = dict(partitions)
         for name, size in spilled.items():
             loop = _text(loops, name).loop
-            one = partitions[name].relieved(-(-size // 4), loop.shapes, loop.width, exact)
-            if one.sizes(loop.shapes, loop.width, exact).shared <= runtime.shared_limit:
+            one = partitions[name].relieved(-(-size // 4), loop.shapes, loop.width, products)
+            if one.sizes(loop.shapes, loop.width, products).shared <= runtime.shared_limit:
                 relieved[name] = one
         if relieved == partitions:
             break

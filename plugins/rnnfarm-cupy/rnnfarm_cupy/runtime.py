@@ -24,6 +24,11 @@ HostArray = npt.NDArray[Any]
 PRECISIONS = ("full", "tf32", "bf16")
 
 
+def arithmetic(dtype: str, precision: str) -> str:
+    """How products are computed: ``float64`` in that dtype, where no precision rounds them."""
+    return "float64" if dtype == "float64" else precision
+
+
 @dataclass(frozen=True)
 class Matrix:
     """A matrix in an array: ``rows`` rows of ``columns`` elements, ``stride`` elements apart.

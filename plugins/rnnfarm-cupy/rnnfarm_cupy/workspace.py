@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: Graphs that a workspace keeps: one for each set of arrays that it was called with.
 GRAPHS = 16
 #: Launches from which on a graph is worth recording.
-WORTH = 8
+WORTH_RECORDING = 8
 
 
 class Workspace:
@@ -129,7 +129,7 @@ class Workspace:
             first = self.length - 1 if back else 0
             self._rows(code.steps[0], first, self.rows, -1 if back else 1, self.length)
             return
-        if self.length * len(code.steps) < WORTH:
+        if self.length * len(code.steps) < WORTH_RECORDING:
             self._launch_steps(code, record)
             return
         arrays = [self.arrays[name] for name in self._given(code)]
