@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from rnnfarm_example.cells import CoRNN, LiGRU
 
 from rnnfarm.builtin import cells
@@ -33,6 +37,22 @@ CELLS: dict[str, Cell] = {
     "ligru": LiGRU(),
     "cornn": CoRNN(),
 }
+
+
+def with_random_cells(part: int, count: int) -> Callable[[Callable[..., None]], Any]:
+    """A decorator of what draws a cell from ``st.data()`` and checks it: ``count`` times."""
+
+    def decorate(check: Callable[..., None]) -> Any:
+        configure = settings(
+            max_examples=count,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # to shrink a failure would compile hundreds of programs
+            suppress_health_check=list(HealthCheck),
+        )
+        return seed(part)(configure(given(st.data())(check)))
+
+    return decorate
 
 
 def tamed(case: Case) -> Case:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance_tools import CELLS, ODD, RANDOM_CELLS, as_float64, tamed
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from conformance_tools import CELLS, ODD, RANDOM_CELLS, as_float64, tamed, with_random_cells
 from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes
 from rnnfarm_cpu.compiler import find_compiler
@@ -58,17 +57,9 @@ def test_every_cell_in_float64(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("part", range(10))
 def test_random_cells(part: int) -> None:
-    """Two hundred cells with random equations, twenty in each part."""
+    """Cells with random equations: two hundred where RNNFARM_THOROUGH is set."""
 
-    @seed(part)
-    @settings(
-        max_examples=2 * RANDOM_CELLS,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],  # to shrink a failure would compile hundreds of programs
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.data())
+    @with_random_cells(part, 2 * RANDOM_CELLS)
     def check(data: st.DataObject) -> None:
         inputs, hidden = data.draw(st.sampled_from(ODD[:6])), data.draw(st.sampled_from(ODD[:7]))
         cell = cell_of(data.draw(recipes()), inputs)

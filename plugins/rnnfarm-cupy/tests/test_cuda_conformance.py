@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance_tools import CELLS, ODD, RANDOM_CELLS, as_float64, tamed
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from conformance_tools import CELLS, ODD, RANDOM_CELLS, as_float64, tamed, with_random_cells
 from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes
 from rnnfarm_cupy.host import HostRuntime, find_compiler
@@ -103,15 +102,7 @@ def test_an_input_that_goes_to_one_gate(kind: str) -> None:
 def test_random_cells(part: int) -> None:
     """Cells with random equations: a hundred where RNNFARM_THOROUGH is set."""
 
-    @seed(part)
-    @settings(
-        max_examples=RANDOM_CELLS,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],  # to shrink a failure would compile hundreds of programs
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.data())
+    @with_random_cells(part, RANDOM_CELLS)
     def check(data: st.DataObject) -> None:
         inputs, hidden = data.draw(st.sampled_from(ODD[:6])), data.draw(st.sampled_from(ODD[:7]))
         cell = cell_of(data.draw(recipes()), inputs)

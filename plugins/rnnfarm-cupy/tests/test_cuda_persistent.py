@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance_tools import CELLS, RANDOM_CELLS, as_float64, tamed
-from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+from conformance_tools import CELLS, RANDOM_CELLS, as_float64, tamed, with_random_cells
+from hypothesis import assume
 from hypothesis import strategies as st
 from random_cells import cell_of, plan_options, recipes_of_units
 from rnnfarm_cupy import resident as running
@@ -120,15 +120,7 @@ def test_special_partitions(special: str) -> None:
 def test_random_cells(part: int) -> None:
     """Cells with random equations: a hundred where RNNFARM_THOROUGH is set."""
 
-    @seed(part)
-    @settings(
-        max_examples=RANDOM_CELLS,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.data())
+    @with_random_cells(part, RANDOM_CELLS)
     def check(data: st.DataObject) -> None:
         width = data.draw(st.sampled_from((2, 3, 5, 17, 31)))
         cell = cell_of(data.draw(recipes_of_units()), width)
