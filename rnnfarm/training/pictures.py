@@ -22,13 +22,6 @@ class Pictures:
 
     def __init__(self, opened: OpenRun, folder: Path) -> None:
         self.opened, self.folder, self.count = opened, folder, 0
-        try:
-            import matplotlib as mpl
-        except ImportError:
-            raise JobError(
-                "--plot needs matplotlib, which is not here; run pip install 'rnnfarm[plot]'"
-            ) from None
-        mpl.use("Agg")
         decoder = opened.job.model.decoder
         forecast = opened.job.data.mode == "forecast"
         attends = decoder is not None and decoder.attention != "none"
@@ -37,6 +30,13 @@ class Pictures:
                 "--plot shows forecasts, alignments and attention, and this model has none of "
                 "them; leave it out"
             )
+        try:
+            import matplotlib as mpl
+        except ImportError:
+            raise JobError(
+                "--plot needs matplotlib, which is not here; run pip install 'rnnfarm[plot]'"
+            ) from None
+        mpl.use("Agg")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from rnnfarm.training.scores import middle
 from rnnfarm.training.search import Search
 from rnnfarm.training.setup import Model, make_windows
 from rnnfarm.training.tbptt import Lane
+
+if TYPE_CHECKING:
+    from rnnfarm.training.pictures import Pictures
 
 
 def predict(
@@ -52,13 +55,13 @@ def predict(
     """
     opened = open_run(run, registry, checkpoint)
     whole = opened.model.goal != "steps" or opened.job.data.mode == "forecast"
+    pictures = None
+    if plot is not None:
+        from rnnfarm.training.pictures import Pictures
+
+        pictures = Pictures(opened, plot)
     if whole:
-        rows = _answers(opened, split or "valid", input, search or Search(), plot)
-    elif plot is not None:
-        raise JobError(
-            "--plot shows forecasts, alignments and attention, and this model has none of them; "
-            "leave it out"
-        )
+        rows = _answers(opened, split or "valid", input, search or Search(), pictures)
     elif input is None:
         rows = _rows(opened, opened.dataset.split(split or "valid"))
     else:
@@ -67,11 +70,8 @@ def predict(
 
 
 def _answers(
-    opened: OpenRun, split: str, source: Path | None, search: Search, plot: Path | None
+    opened: OpenRun, split: str, source: Path | None, search: Search, pictures: Pictures | None
 ) -> Iterator[dict[str, Any]]:
-    from rnnfarm.training.pictures import Pictures
-
-    pictures = Pictures(opened, plot) if plot is not None else None
     with tempfile.TemporaryDirectory() as folder:
         if source is None:
             windows: Windows = make_windows(opened.job, opened.model, opened.dataset, split)
