@@ -3,7 +3,8 @@
 For each seed the job is trained from its beginning and evaluated beside its baseline; a row of
 JSON is printed. Seconds are of the training's command, with the start and without the dataset's
 build, which is made before. The last row has the mean over seeds, and the padding: the share of
-the steps of an epoch's windows of the training part that are none of a sequence.
+the steps of an epoch's windows of the training part (and of what a decoder writes for them) that
+are none of a sequence.
 
     python benchmarks/tasks.py jobs/adding.toml [--set KEY=VALUE]... [--seeds 0 1 2] [--split test]
 """
@@ -47,6 +48,9 @@ def padding(path: Path, settings: list[str]) -> float:
         rows, held = window.x.shape[1], window.mask
         steps += len(window.x) * rows
         read += len(window.x) * rows if held is None else int(held.sum())
+        if window.fed is not None:  # what a decoder writes has steps of its own
+            steps += window.valid.size
+            read += int(window.valid.sum())
     return 1 - read / steps
 
 

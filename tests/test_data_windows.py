@@ -273,7 +273,7 @@ def test_an_epoch_is_shuffled_by_its_seed_and_number(many):
     assert len(batches[0] & batches[1]) < 0.1 * len(batches[0])
 
 
-def test_buckets_leave_little_padding(many):
+def test_batches_of_like_length_leave_little_padding(many):
     shuffled = {"input": "tokens", "target": "next", "batch": 16, "window": 50, "seed": 0}
     padding = []
     for shuffle in (True, False):

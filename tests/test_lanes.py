@@ -232,6 +232,8 @@ def test_clipping_by_norm_and_by_value() -> None:
     assert HOST.norm_and_scale(gradient, 2.0, None) == (10.0, 2.0)
     large = np.random.default_rng(0).standard_normal(200_001).astype(np.float32)
     assert global_norm(large) == pytest.approx(np.linalg.norm(large.astype(np.float64)), rel=1e-6)
+    exploded = np.array([3e25, 1.0, 4e25], np.float32)  # the squares are beyond float32
+    assert global_norm(exploded) == pytest.approx(5e25)
     descent = OptimizerPass(optimizers.SGD(lr=1.0), [(0, 2, True)], "float64", bound=0.35)
     parameters = np.zeros(2)
     descent.apply(parameters, gradient, descent.states(2), 1.0, 1, 0.1)

@@ -1,4 +1,4 @@
-"""Examples: sequences of any length, shuffled, put into batches of like length, and padded."""
+"""Examples: sequences of any length, put into batches of like length, shuffled, and padded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from rnnfarm.data.split import Split
 
-BUCKET_BATCHES = 16
+#: A length is taken for longer by up to a tenth, drawn anew in every epoch, when sequences are
+#: sorted by length: batches are mixed, for a few hundredths of padding.
+MIXED_OVER = 10
 EMPTY = -1
 #: How an own column is learned; ``steps`` where the target is none.
 Goal = Literal["steps", "one", "labels", "decoded"]
@@ -44,10 +46,12 @@ class Examples(Windows):
     one to the next of which a row's state is carried; all rows reset at a batch's first step. With
     the target `next` a sequence of n steps has n - 1 to learn from.
 
-    Each epoch draws a permutation keyed by (seed, epoch). It moves sequences only within buckets
-    of neighbours by length, all with the same number of chunks, and then the batches: so there is
-    little padding, and every epoch has equally many windows. Without `shuffle` the sequences come
-    in the order of the dataset. A last batch that is not full has empty rows.
+    Each epoch draws, keyed by (seed, epoch), how much longer each sequence is taken for, sorts them
+    so from the longest to the shortest, and shuffles the batches that this gives. A sequence never
+    passes one of another number of chunks, so every epoch has equally many windows. Sequences that
+    seem equally long are sorted by what a decoder writes for them, then at random. Without
+    `shuffle` the sequences come in the order of the dataset. One batch may have empty rows; with
+    `shuffle` they are beside the shortest sequences.
 
     With `observed` a step whose target was not observed is not valid; its input is there.
 
@@ -83,7 +87,8 @@ class Examples(Windows):
                 f"{split.place.shown}: split '{split.name}' has no sequence of two steps, so there"
                 " is no next step to learn; give longer sequences"
             )
-        self._order, self._buckets = self._by_length()
+        self._chunks = -(-self.lengths // self.window)
+        self._written = self._written_lengths() if shuffle and goal == "decoded" else None
         self._epoch = lru_cache(maxsize=2)(self._lay_out)
         self._windows = int(self._epoch(0).ends[-1])
 
@@ -166,26 +171,31 @@ class Examples(Windows):
                 " or a loss or a decoder for several"
             )
 
-    def _by_length(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The examples in the order of their lengths, and the bucket of each place in it."""
-        chunks = -(-self.lengths // self.window)
-        if not self.shuffle:
-            return np.arange(len(chunks)), np.zeros(len(chunks), np.int64)
-        order = np.argsort(self.lengths, kind="stable")
-        groups = np.arange(len(order)) // (BUCKET_BATCHES * self.batch)
-        new = (np.diff(chunks[order], prepend=0) != 0) | (np.diff(groups, prepend=0) != 0)
-        return order, np.cumsum(new)
+    def _written_lengths(self) -> npt.NDArray[np.int64]:
+        """How many entries each example's own target has, (examples,)."""
+        counts = self.split.own_counts(self.target)
+        return counts[np.searchsorted(self.split.starts(), self.starts)]
 
     def _lay_out(self, epoch: int) -> _Epoch:
-        order = self._order
+        order = np.arange(len(self.lengths))
         count = -(-len(order) // self.batch)
         turns = np.arange(count)
         if self.shuffle:
             bits = raw_bits(self.seed, epoch)
-            order = order[np.lexsort((bits.random_raw(len(order)), self._buckets))]
+            keys: list[npt.NDArray[Any]] = [bits.random_raw(len(order))]
+            if self._written is not None:
+                keys.append(-_mixed(self._written, bits))
+            keys += [-_mixed(self.lengths, bits), -self._chunks]
+            order = np.lexsort(keys)
             turns = np.argsort(bits.random_raw(count), kind="stable")
         batches = np.full(count * self.batch, EMPTY, np.int64)
         batches[: len(order)] = order
         batches = batches.reshape(count, self.batch)[turns]
-        longest = np.where(batches == EMPTY, 0, self.lengths[batches]).max(axis=1)
-        return _Epoch(batches, np.cumsum(-(-longest // self.window)))
+        chunks = np.where(batches == EMPTY, 0, self._chunks[batches]).max(axis=1)
+        return _Epoch(batches, np.cumsum(chunks))
+
+
+def _mixed(lengths: npt.NDArray[np.int64], bits: np.random.Philox) -> npt.NDArray[np.int64]:
+    """Lengths, each longer by a share drawn from [0, 1 / MIXED_OVER), rounded down."""
+    drawn = (np.asarray(bits.random_raw(len(lengths)), np.uint64) >> np.uint64(48)).astype(np.int64)
+    return lengths + lengths * drawn // (MIXED_OVER << 16)

@@ -105,6 +105,11 @@ class Split:
         """The entries of an own column of all sequences, one after the other."""
         return np.concatenate([self.own(column, int(start)) for start in self.starts()])
 
+    def own_counts(self, column: str) -> npt.NDArray[np.int64]:
+        """How many entries each sequence has in an own column, (sequences,)."""
+        parts = [np.diff(chunk.own[column][0]) for chunk in self.chunks(0, self.steps)]
+        return np.concatenate(parts, dtype=np.int64) if parts else np.empty(0, np.int64)
+
     def starts(self, low: int = 0, high: int | None = None) -> npt.NDArray[np.int64]:
         """The steps in [low, high) at which a sequence begins, ascending."""
         high = self.steps if high is None else high

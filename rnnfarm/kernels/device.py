@@ -270,9 +270,14 @@ def global_norm(gradient: HostArray) -> float:
     """The Euclidean norm; blocks are added in float64, in order."""
     block = 1 << 16
     total = 0.0
-    for start in range(0, gradient.size, block):
-        part = gradient[start : start + block]
-        total += float(np.dot(part, part))
+    with np.errstate(over="ignore"):
+        for start in range(0, gradient.size, block):
+            part = gradient[start : start + block]
+            squares = float(np.dot(part, part))
+            if not math.isfinite(squares):  # a gradient that explodes has a norm all the same
+                part = part.astype(np.float64)
+                squares = float(np.dot(part, part))
+            total += squares
     return math.sqrt(total)
 
 
