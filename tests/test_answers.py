@@ -26,6 +26,7 @@ from rnnfarm.training.decode import write
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.predict import predict
 from rnnfarm.training.run import open_run
+from rnnfarm.training.scores import _letters
 from rnnfarm.training.search import Search
 from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_windows
@@ -122,6 +123,8 @@ def test_a_decoder_learns_to_copy(runs: dict[str, Path]) -> None:
     report = evaluate_run(runs["capitals"], REGISTRY)
     assert report["exact"] > 0.9
     assert report["bleu"] > 90
+    assert report["baseline"]["bleu"] < 60
+    assert report["baseline"]["exact"] < 0.2
     rows = list(predict(runs["capitals"], REGISTRY, split="valid"))
     assert len(rows) == 60
     assert set("".join(row["text"].replace(" ", "") for row in rows)) <= set("ABCD")
@@ -137,10 +140,86 @@ def test_classes_and_their_baseline(runs: dict[str, Path]) -> None:
 
 
 def test_labels_that_ctc_finds(runs: dict[str, Path]) -> None:
-    greedy = evaluate_run(runs["spoken"], REGISTRY)["letter_error_rate"]
+    report = evaluate_run(runs["spoken"], REGISTRY)
+    greedy = report["letter_error_rate"]
     beam = evaluate_run(runs["spoken"], REGISTRY, search=Search(8))["letter_error_rate"]
     assert greedy < 0.1
     assert beam <= greedy + 0.02
+    assert not {"perplexity", "accuracy"} & set(report)  # CTC has none
+    # What training measures on the way is the same figure, added up over lanes and windows.
+    lines = (runs["spoken"] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last = [row for row in map(json.loads, lines) if "valid_loss" in row][-1]
+    assert last["valid_letter_error_rate"] == pytest.approx(greedy)
+
+
+def test_the_most_frequent_labels_are_the_baseline(runs: dict[str, Path], folder: Path) -> None:
+    split = open_dataset(str(folder / "data")).split("train")
+    spoken = [tuple(split.own("spoken", start).tolist()) for start in split.starts().tolist()]
+    usual = max(spoken, key=spoken.count)
+    valid = open_dataset(str(folder / "data")).split("valid")
+    wanted = [tuple(valid.own("spoken", start).tolist()) for start in valid.starts().tolist()]
+    report = evaluate_run(runs["spoken"], REGISTRY)
+    assert report["baseline"]["exact"] == np.mean([row == usual for row in wanted])
+    assert report["baseline"]["letter_error_rate"] > 2 * report["letter_error_rate"]
+    # Where a blank is a letter, there are words.
+    vocabulary = Vocabulary("character", ["<blank>", " ", "a", "b"])
+    found = _letters(vocabulary, [[2, 1, 3, 3], [2]], [[2, 1, 3], [2]])
+    assert found == {"letter_error_rate": 1 / 5, "exact": 0.5, "word_error_rate": 1 / 3}
+
+
+STREAMED = {
+    "next": ({"name": "quantile", "quantiles": [0.9, 0.1, 0.5]}, "next"),
+    "a column": ("gaussian", "other"),
+    "odds": ("binary_cross_entropy", "above"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_values_at_every_step(folder: Path, tmp_path: Path, name: str) -> None:
+    """Errors are of the middle of what is said, beside the last value or the mean."""
+    loss, target = STREAMED[name]
+    waves = open_dataset(str(folder / "waves"))
+    columns = {"values": Column.values(2), "other": Column.values(1), "above": Column.values(2)}
+    with DatasetWriter(str(tmp_path / "data"), columns) as writer:
+        for split in ("train", "valid"):
+            values = waves.split(split).read("values", 0, waves.split(split).steps) / 10 - 5
+            other, above = values.sum(1, keepdims=True), (values > 0).astype(np.float32)
+            writer.append(split, {"values": values, "other": other, "above": above})
+    raw = {
+        "data": {"path": str(tmp_path / "data"), "input": "values", "target": target},
+        "model": {"input": {"kind": "none"}, "layers": [GRU], "loss": loss},
+        "training": {
+            "batch": 4, "window": 10, "steps": 300, "optimizer": {"name": "adam", "lr": 1e-2},
+        },
+    }  # fmt: skip
+    train(read_job(raw, REGISTRY, tmp_path), REGISTRY, out=tmp_path / "run")
+    report = evaluate_run(tmp_path / "run", REGISTRY)
+    opened = open_run(tmp_path / "run", REGISTRY)
+    rows = list(predict(tmp_path / "run", REGISTRY, split="valid"))
+    said = np.concatenate([row["prediction"] for row in rows])
+    valid, trained = opened.dataset.split("valid"), opened.dataset.split("train")
+    column = "values" if target == "next" else target
+    wanted = valid.read(column, 0, 200)
+    plain = np.broadcast_to(trained.read(column, 0, 600).mean(0), wanted.shape)
+    if target == "next":
+        wanted, plain, said = wanted[1:], wanted[:-1], said[:-1]
+    assert said.shape == wanted.shape
+    # Predictions carry the state on through all of the split, and evaluation cuts it into rows.
+    assert report["mse"] == pytest.approx(np.mean((wanted - said) ** 2), rel=0.3)
+    assert report["baseline"]["mse"] == pytest.approx(np.mean((wanted - plain) ** 2), rel=0.1)
+    assert report["mse"] < report["baseline"]["mse"]
+    if name == "odds":
+        assert said.min() >= 0
+        assert said.max() <= 1
+        assert "coverage" not in report
+    else:
+        low, high = (
+            np.concatenate([row[end] for row in rows])[: len(said)] for end in ("low", "high")
+        )
+        within = np.mean((low <= wanted) & (wanted <= high))
+        assert report["coverage"] == pytest.approx(within, abs=0.05)
+        assert report["interval_width"] == pytest.approx(np.mean(high - low), rel=0.1)
+        assert np.all((low <= said) & (said <= high))
 
 
 def test_a_forecast(runs: dict[str, Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -281,6 +282,29 @@ def test_batches_of_like_length_leave_little_padding(many):
         valid = [examples.read(n).valid for n in range(examples.windows_in_epoch(0))]
         padding.append(1 - sum(v.sum() for v in valid) / sum(v.size for v in valid))
     assert padding[0] < 0.1 < padding[1]
+
+
+def test_what_a_decoder_writes_is_sorted_too(tmp_path):
+    """Of sequences of one length, a batch has those with like targets."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 40, 400)
+    columns = {"tokens": Column.tokens(9), "said": Column.tokens(9, own=True)}
+    with (
+        mock.patch("rnnfarm.data.shards.BATCH_ROWS", 30),
+        mock.patch("rnnfarm.data.writer.BATCH_STEPS", 50),
+        DatasetWriter(tmp_path / "d", columns) as writer,
+    ):
+        for count in counts:
+            row = {"tokens": rng.integers(0, 9, 12), "said": rng.integers(0, 9, count)}
+            writer.append("train", row)
+    split = open_dataset(tmp_path / "d").split("train")
+    np.testing.assert_array_equal(split.own_counts("said"), counts)
+    examples = Examples(
+        split, input="tokens", target="said", batch=16, window=12, seed=0, goal="decoded"
+    )
+    valid = [examples.read(n).valid for n in range(examples.windows_in_epoch(0))]
+    assert sum(v.sum() for v in valid) == counts.sum() + 400
+    assert 1 - (counts.sum() + 400) / sum(v.size for v in valid) < 0.1
 
 
 def test_without_shuffling_examples_come_in_order(many):

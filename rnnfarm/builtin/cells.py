@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.language import (
     ACTIVATIONS,
     affine,
     layer_norm,
+    maximum,
+    minimum,
     parameter,
     relu,
     sigmoid,
@@ -156,10 +160,18 @@ class MGUGateAfter(Cell):
 
 
 class IndRNN(Cell):
-    """Independently recurrent network (Li et al. 2018): each unit sees only itself."""
+    """Independently recurrent network (Li et al. 2018): each unit sees only itself.
+
+    reach: over how many steps a state may grow twofold at most. Recurrent weights beyond
+        ±2^(1/reach) count as that (section 3.1); without it they are free.
+    """
 
     activation: Literal["relu", "tanh"] = "relu"
+    reach: Annotated[int, Field(ge=1)] | None = None
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
-        u = parameter("u", init="uniform:1")
-        return {"relu": relu, "tanh": tanh}[self.activation](affine(x) + u * h)
+        u = kept = parameter("u", init="uniform:1")
+        if self.reach is not None:
+            bound = 2.0 ** (1 / self.reach)
+            kept = minimum(maximum(u, -bound), bound)
+        return {"relu": relu, "tanh": tanh}[self.activation](affine(x) + kept * h)

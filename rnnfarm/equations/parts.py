@@ -90,9 +90,9 @@ class Loss(Part):
         raise CellError("it has no equations; write def step(self, output, target)")
 
     def interval(self, output: Any, width: int) -> tuple[Any, Any, Any]:
-        """What an output ``(O,)`` of values says of its target: the middle ``(width,)``, and the
-        low and the high end of an interval, or None twice where the loss learns none."""
-        return output[:width], None, None
+        """What outputs ``(…, O)`` of values say of their targets: the middle ``(…, width)``, and
+        the low and the high end of an interval, or None twice where the loss learns none."""
+        return output[..., :width], None, None
 
     def ignored(self, target: Symbol) -> Symbol | None:
         """A comparison that is true for a target that does not count, or None."""
@@ -102,6 +102,11 @@ class Loss(Part):
     #: ``evaluate(output, target, valid, d_output) -> (total, count)`` on arrays, which does what
     #: ``rnnfarm.nn.loss.LossFunction.__call__`` says; several threads may call it at once.
     evaluate: ClassVar[Callable[..., tuple[float, int]] | None] = None
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether each output says how likely the classes of one target are."""
+        return self.target_kind == "classes" and self.evaluate is None
 
 
 class Optimizer(Part):

@@ -56,20 +56,34 @@ def answers(
 
     ``known``: whether the windows have the targets; otherwise each holds whole sequences.
     """
-    model, training = opened.model, opened.job.training
-    lane = Lane(0, slice(0, windows.batch), model.network, model.loss)
-    for number in range(windows.windows_in_epoch(0)):
-        window = windows.read(number)
+    if opened.model.goal == "decoded":
+        yield from _all_written(opened, windows, search, known)
+        return
+    for number, window, output in outputs(opened, windows):
         numbers = _numbers(windows, number)
-        if model.goal == "decoded":
-            yield from _written(opened, lane, window, numbers, number, search, known)
-            continue
-        output = lane.output(window, number, opened.parameters, training.seed, windows.stride)
-        output = output.copy()  # the lane uses its memory again, and answers are kept
-        if model.goal == "labels":
+        if opened.model.goal == "labels":
             yield from _labels(output, window, numbers, search, known)
         else:
             yield from _single(opened, output, window, numbers, known)
+
+
+def outputs(opened: OpenRun, windows: Windows) -> Iterator[tuple[int, Window, Any]]:
+    """The number of each window of an epoch, the window, and the model's output for it."""
+    seed = opened.job.training.seed
+    lane = Lane(0, slice(0, windows.batch), opened.model.network, opened.model.loss)
+    for number in range(windows.windows_in_epoch(0)):
+        window = windows.read(number)
+        output = lane.output(window, number, opened.parameters, seed, windows.stride)
+        yield number, window, output.copy()  # the lane uses its memory again
+
+
+def _all_written(
+    opened: OpenRun, windows: Windows, search: Search, known: bool
+) -> Iterator[Answer]:
+    lane = Lane(0, slice(0, windows.batch), opened.model.network, opened.model.loss)
+    for number in range(windows.windows_in_epoch(0)):
+        window, numbers = windows.read(number), _numbers(windows, number)
+        yield from _written(opened, lane, window, numbers, number, search, known)
 
 
 def _numbers(windows: Windows, number: int) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rnnfarm.metrics.text import edit_distance
 from rnnfarm.nn.ctc import log_softmax
 
 Array = npt.NDArray[Any]
@@ -28,6 +29,22 @@ def greedy(logits: Array, blank: int = 0) -> list[int]:
     given[1:] &= best[1:] != best[:-1]
     labels: list[int] = best[given].tolist()
     return labels
+
+
+def greedy_edits(output: Array, target: Array, valid: Array) -> tuple[int, int]:
+    """The edit distances between greedy labels and those of the target, and the latter's number.
+
+    Args:
+        output: ``(T, B, V)`` logits.
+        target: ``(L, B)``, 0 after a row's last label.
+        valid: ``(T, B)``; a row without a valid step does not count.
+    """
+    edits = labels = 0
+    for row in np.flatnonzero(valid.any(0)):
+        wanted = target[target[:, row] != 0, row]
+        edits += edit_distance(wanted, greedy(output[: int(valid[:, row].sum()), row]))
+        labels += len(wanted)
+    return edits, labels
 
 
 def beam(logits: Array, width: int, blank: int = 0, most: int = 1) -> list[tuple[list[int], float]]:

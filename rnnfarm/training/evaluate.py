@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -13,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.window import NEXT, Windows
+from rnnfarm.metrics.text import bits, perplexity, unigram_nats
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.report import append_evaluation
@@ -45,7 +45,8 @@ def evaluate(
     Every row of the batch reads its own part from a zero state, in ``lanes`` groups of rows.
 
     Returns:
-        ``loss``, and for classes ``bits``, ``perplexity`` and ``accuracy``.
+        ``loss``; for classes ``bits``, ``perplexity`` and ``accuracy``, and for labels the
+        ``letter_error_rate`` of the likeliest path.
     """
     lanes = evaluation_lanes(windows, lanes)
     parts = evaluate_lanes(
@@ -98,10 +99,11 @@ def figures(model: Model, sums: Sums) -> dict[str, float]:
     loss = model.loss.loss
     total = float(sums.loss)
     result = {"loss": total / (steps if loss.reduction == "mean" else 1)}
-    if loss.target_kind == "classes":
+    if loss.of_labels:
+        result["letter_error_rate"] = sums.edits / max(sums.labels, 1)
+    elif loss.of_classes:
         nats = total / steps
-        result["bits"] = nats / math.log(2)
-        result["perplexity"] = math.exp(min(nats, 700.0))
+        result["bits"], result["perplexity"] = bits(nats), perplexity(nats)
         result["accuracy"] = float(sums.correct) / steps
     return result
 
@@ -123,7 +125,7 @@ def evaluate_run(
     """
     from rnnfarm.training.answers import answers
     from rnnfarm.training.run import open_run
-    from rnnfarm.training.scores import scores
+    from rnnfarm.training.scores import of_steps, scores
 
     opened = open_run(run, registry, checkpoint)
     windows = make_windows(opened.job, opened.model, opened.dataset, split)
@@ -149,15 +151,18 @@ def evaluate_run(
             report["baseline"] = baseline
         elif opened.model.loss.loss.target_kind == "classes":
             report["baseline"] = unigram(opened.model, opened.dataset, split)
+        else:
+            figures, baseline = of_steps(opened, windows, opened.dataset.split("train"))
+            report |= figures
+            report["baseline"] = baseline
     measured = {key: value for key, value in report.items() if key not in ("schema", "run", "step")}
     append_evaluation(run / "metrics.jsonl", opened.step, measured)
     return report
 
 
 def unigram(model: Model, dataset: Dataset, split: str) -> dict[str, float]:
-    """What a split's tokens cost without their context: each as often as in the training part."""
-    from rnnfarm.metrics.text import bits, perplexity, unigram_nats
-
+    """What a split's tokens cost without their context, each as often as in the training part; and
+    how many of them are the most frequent one."""
     name = model.input if model.target == NEXT else model.target
     size = dataset.columns[name].vocabulary or 0
     counts = []
@@ -168,4 +173,10 @@ def unigram(model: Model, dataset: Dataset, split: str) -> dict[str, float]:
             found += np.bincount(chunk.columns[name], minlength=size)
         counts.append(found)
     nats = unigram_nats(*counts)
-    return {"loss": nats, "bits": bits(nats), "perplexity": perplexity(nats)}
+    usual = int(counts[1][counts[0].argmax()]) / max(int(counts[1].sum()), 1)
+    return {
+        "loss": nats,
+        "bits": bits(nats),
+        "perplexity": perplexity(nats),
+        "accuracy": usual,
+    }

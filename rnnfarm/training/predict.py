@@ -89,12 +89,8 @@ def _answered(opened: OpenRun, one: Answer) -> dict[str, Any]:
     row: dict[str, Any] = {"sequence": one.sequence}
     if model.loss.loss.target_kind == "values":
         width = model.loss.targets
-        names = ("prediction", "low", "high")
-        for name, values in zip(names, middle(model, one, width), strict=True):
-            if values is not None:
-                shape = (data.horizon, -1) if data.mode == "forecast" else (width,)
-                row[name] = unscaled(model, values.astype(float).reshape(shape)).tolist()
-        return row
+        shape = (data.horizon,) if data.mode == "forecast" else ()
+        return row | _ranges(model, middle(model, one, width), shape)
     row["prediction"] = one.found
     vocabulary = opened.dataset.vocabulary(model.target)
     if vocabulary is not None and vocabulary.entries is not None:
@@ -256,11 +252,22 @@ def unscaled(model: Model, values: Any) -> Any:
     return scale.undo(values)
 
 
+def _ranges(model: Model, parts: Iterable[Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """What is said of values, and the ends of its interval where there is one, as JSON has it."""
+    return {
+        name: unscaled(model, values.astype(float).reshape(*shape, -1)).tolist()
+        for name, values in zip(("prediction", "low", "high"), parts, strict=True)
+        if values is not None
+    }
+
+
 def _described(opened: OpenRun, output: Any) -> dict[str, Any]:
     """A window's output ``(T, O)`` as JSON has it."""
     model = opened.model
     if model.loss.loss.target_kind == "values":
-        return {"prediction": unscaled(model, output.astype(float)).tolist()}
+        return _ranges(
+            model, model.loss.loss.interval(output, model.loss.targets), output.shape[:1]
+        )
     classes = output.argmax(-1)
     row: dict[str, Any] = {"prediction": classes.tolist()}
     dataset: Dataset = opened.dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from rnnfarm.data.split import Split
 from rnnfarm.data.vocabulary import Vocabulary
+from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.metrics import classes, forecast, text
-from rnnfarm.training.answers import Answer
+from rnnfarm.metrics.mean import Mean
+from rnnfarm.training.answers import Answer, outputs
 from rnnfarm.training.run import OpenRun
 from rnnfarm.training.setup import Model
 
@@ -29,10 +32,14 @@ def scores(
         return {}, {}
     if opened.job.data.mode == "forecast":
         return _forecast(opened, found, train, part)
-    if model.goal == "labels":
-        return _letters(opened, found), {}
-    if model.goal == "decoded":
-        return _words(opened, found), {}
+    if model.goal in ("labels", "decoded"):
+        figures = _letters if model.goal == "labels" else _words
+        vocabulary, wanted = opened.dataset.vocabulary(model.target), [one.target for one in found]
+        usual = [_most_frequent(train, model.target)] * len(found)
+        return (
+            figures(vocabulary, wanted, [one.found for one in found]),
+            figures(vocabulary, wanted, usual),
+        )
     if model.loss.loss.target_kind == "classes":
         return _classes(model, found, train)
     return _values(model, found, train)
@@ -55,7 +62,7 @@ def _classes(model: Model, found: Sequence[Answer], train: Split) -> tuple[Figur
 def _values(model: Model, found: Sequence[Answer], train: Split) -> tuple[Figures, Figures]:
     targets = np.stack([one.target for one in found])[:, None]
     width = targets.shape[-1]
-    center = np.stack([middle(model, one, width)[0] for one in found])[:, None]
+    center = _middles(model, found, width)[0][:, None]
     known = train.all_own(model.target)
     if model.target in model.scales:
         known = model.scales[model.target].apply(known)
@@ -77,9 +84,9 @@ def _forecast(
     targets = np.stack([one.target for one in found])
     width = targets.shape[1]
     shape = (len(found), horizon, width // horizon)
-    rows = [middle(model, one, width) for one in found]
     targets = targets.reshape(shape)
-    center = np.stack([row[0] for row in rows]).reshape(shape)
+    center, low, high = _middles(model, found, width)
+    center = center.reshape(shape)
     figures = _errors(targets, center)
     period = opened.job.data.period
     target = model.input if model.target == "next" else model.target
@@ -87,8 +94,8 @@ def _forecast(
     if target in model.scales:
         known = model.scales[target].apply(known)
     figures["mase"] = forecast.mase(targets, center, forecast.seasonal_scale(known, period))
-    if rows[0][1] is not None:
-        low, high = (np.stack([row[k] for row in rows]).reshape(shape) for k in (1, 2))
+    if low is not None:
+        low, high = low.reshape(shape), high.reshape(shape)
         figures["coverage"] = forecast.coverage(targets, low, high)
         figures["interval_width"] = forecast.interval_width(low, high)
     window = opened.job.training.window
@@ -103,30 +110,85 @@ def _forecast(
     return figures, baseline
 
 
+def of_steps(opened: OpenRun, windows: Windows, train: Split) -> tuple[Figures, Figures]:
+    """The errors of values at every step, and those of the baseline: the last value once more where
+    the target is the next step, else the mean of the training part."""
+    model, ahead = opened.model, opened.model.target == NEXT
+    mean = 0.0 if ahead else _mean_of_steps(model, windows, train)
+    found = {name: Mean() for name in ("mse", "mae")}
+    plain, within = dict(found), {name: Mean() for name in ("coverage", "interval_width")}
+    for _, window, output in outputs(opened, windows):
+        counts = model.loss.counted(window.target, window.valid)
+        targets = window.target[counts][None]  # (1, N, W)
+        width = targets.shape[-1]
+        center, low, high = model.loss.loss.interval(output[counts][None], width)
+        base = window.x[counts][None] if ahead else np.broadcast_to(mean, targets.shape)
+        for sums, guess in ((found, center), (plain, base)):
+            sums["mse"] += forecast.squared_errors(targets, guess)
+            sums["mae"] += forecast.absolute_errors(targets, guess)
+        if low is not None:
+            within["coverage"] += forecast.covered(targets, low, high)
+            within["interval_width"] += forecast.interval_widths(low, high)
+    if within["coverage"].count:
+        found |= within
+    return _values_of(found), _values_of(plain)
+
+
+def _values_of(sums: dict[str, Mean]) -> Figures:
+    return {name: mean.value() for name, mean in sums.items()}
+
+
+def _mean_of_steps(model: Model, windows: Windows, train: Split) -> Any:
+    """The mean of the target's values over the training part, where they were observed."""
+    values = train.read(model.target, 0, train.steps)
+    if windows.observed is not None:
+        values = values[train.read(windows.observed, 0, train.steps) == 1]
+    if model.target in model.scales:
+        values = model.scales[model.target].apply(values)
+    return values.mean(0)
+
+
 def middle(model: Model, one: Answer, width: int) -> tuple[Any, Any, Any]:
     """From an answer of values the middle, and where the loss has one the interval; see
     ``Loss.interval``."""
-    found = model.loss.loss.interval(one.output, width)
-    if one.base is None:
-        return found
-    center, low, high = (None if part is None else part + one.base for part in found)
-    return center, low, high
+    center, low, high = _middles(model, [one], width)
+    return (center[0], None, None) if low is None else (center[0], low[0], high[0])
 
 
-def _letters(opened: OpenRun, found: Sequence[Answer]) -> Figures:
-    references, hypotheses = [one.target for one in found], [one.found for one in found]
+def _middles(model: Model, found: Sequence[Answer], width: int) -> tuple[Any, Any, Any]:
+    """The same of several answers, each (N, width)."""
+    parts = model.loss.loss.interval(np.stack([one.output for one in found]), width)
+    if found[0].base is None:
+        return parts
+    base = np.stack([one.base for one in found])
+    center, low, high = parts
+    return (center + base, None, None) if low is None else (center + base, low + base, high + base)
+
+
+def _most_frequent(train: Split, target: str) -> list[int]:
+    """The list of labels that most sequences of the training part have."""
+    counts = Counter(tuple(train.own(target, start).tolist()) for start in train.starts().tolist())
+    return list(counts.most_common(1)[0][0])
+
+
+def _letters(vocabulary: Vocabulary | None, wanted: Sequence[Any], found: Sequence[Any]) -> Figures:
     figures = {
-        "letter_error_rate": text.letter_error_rate(references, hypotheses),
-        "exact": text.exact_match_rate(references, hypotheses),
+        "letter_error_rate": text.letter_error_rate(wanted, found),
+        "exact": text.exact_match_rate(wanted, found),
     }
+    entries = None if vocabulary is None else vocabulary.entries
+    if entries is not None and " " in entries:
+        lines = [
+            ["".join(entries[label] for label in row) for row in rows] for rows in (wanted, found)
+        ]
+        figures["word_error_rate"] = text.word_error_rate(*lines)
     return figures
 
 
-def _words(opened: OpenRun, found: Sequence[Answer]) -> Figures:
-    vocabulary = opened.dataset.vocabulary(opened.model.target)
+def _words(vocabulary: Vocabulary | None, wanted: Sequence[Any], found: Sequence[Any]) -> Figures:
     # A word that the vocabulary has not is never right, whatever was said for it.
-    references = [spelled(vocabulary, one.target, "<?>") for one in found]
-    hypotheses = [spelled(vocabulary, one.found) for one in found]
+    references = [spelled(vocabulary, row, "<?>") for row in wanted]
+    hypotheses = [spelled(vocabulary, row) for row in found]
     return {
         "bleu": text.bleu(references, hypotheses),
         "exact": text.exact_match_rate(references, hypotheses),

@@ -19,6 +19,7 @@ from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.nn.layer import Arrays, FloatArray, Memory, Pass
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import Network, NetworkBackward
+from rnnfarm.training.ctc_decode import greedy_edits
 
 #: ``ready(lane, layer, sums)``: the gradient of a layer's parameters is written into ``sums``.
 Ready = Callable[[int, str, "Sums"], None]
@@ -32,17 +33,22 @@ class Sums:
         loss: the sum of the loss over valid steps.
         count: the number of valid steps.
         correct: of these, how many targets were the likeliest class; evaluation of classes only.
+        edits: how many labels would have to be changed in what was found; evaluation of labels
+            only.
+        labels: how many labels there are.
         gradient: the gradient of ``loss``, in the arena's layout; None in evaluation.
     """
 
     loss: Any
     count: int
     correct: Any = 0
+    edits: int = 0
+    labels: int = 0
     gradient: Any = None
 
     def settled(self) -> Sums:
         """The same, with figures that are there."""
-        return Sums(float(self.loss), self.count, int(float(self.correct)), self.gradient)
+        return replace(self, loss=float(self.loss), correct=int(float(self.correct)))
 
 
 def add_sums(left: Sums, right: Sums, device: Device = HOST) -> Sums:
@@ -53,6 +59,8 @@ def add_sums(left: Sums, right: Sums, device: Device = HOST) -> Sums:
         left.loss + right.loss,
         left.count + right.count,
         left.correct + right.correct,
+        left.edits + right.edits,
+        left.labels + right.labels,
         left.gradient,
     )
 
@@ -128,12 +136,15 @@ class Lane:
         given = self._sent(windows, step)
         output = self._output(given, step, parameters, seed, windows.stride)
         loss = self.loss.compare(output, given.goal, None, self.threads, self.device)
-        correct: Any = 0
-        if self.loss.loss.target_kind == "classes" and self.loss.loss.evaluate is None:
-            goal = given.goal
+        sums = Sums(loss.total, loss.count)
+        goal = given.goal
+        if self.loss.loss.of_labels:
+            sums.edits, sums.labels = greedy_edits(self.device.get(output), *goal.given)
+        elif self.loss.loss.of_classes:
             rows = output.reshape(-1, output.shape[-1])
-            correct = self.device.correct(rows, goal.target.reshape(-1), goal.counts.reshape(-1))
-        return Sums(loss.total, loss.count, correct)
+            targets, counts = goal.target.reshape(-1), goal.counts.reshape(-1)
+            sums.correct = self.device.correct(rows, targets, counts)
+        return sums
 
     def output(
         self, window: Window, step: int, parameters: Arrays, seed: int, carry: int
