@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,23 @@ def test_job(job: str, folder: Path) -> None:
         run = result["run"]
         text = rnnfarm(folder, "generate", run, "--prompt", "it ", "--length", "20", "--json")
         assert json.loads(text)["text"]
+
+
+@pytest.mark.skipif(
+    "RNNFARM_THOROUGH" not in os.environ, reason="a Ray of its own for every job (RNNFARM_THOROUGH)"
+)
+@pytest.mark.parametrize("job", SMALL)
+def test_workers_give_the_same_bits(job: str, folder: Path) -> None:
+    if job in ("handwriting.toml", "caption.toml"):
+        pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    small = [word for setting in SMALL[job] for word in ("--set", setting)]
+    found = []
+    for number, more in enumerate(([], ["--workers", "2"])):
+        words = ["train", f"jobs/{job}", "--out", str(number), "--json", *small, *more]
+        found.append(json.loads(rnnfarm(folder, *words)))
+    assert found[1]["workers"] == 2
+    names = ("parameters_sha256", "train_loss", "valid_loss")
+    assert [found[0][name] for name in names] == [found[1][name] for name in names]
 
 
 def test_what_the_comments_say_to_set(folder: Path) -> None:
