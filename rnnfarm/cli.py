@@ -223,8 +223,9 @@ def generate(
     "source",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="UTF-8 text for a model of tokens (a line a sequence where it answers once a sequence), "
-    ".npy (T, F) for one of values, .wav for one of speech; - for text from stdin.",
+    help="UTF-8 text for a model of tokens (a line a sequence where it answers once a sequence); "
+    "for one of values .npy (T, F), or what the reader of its data reads: a table, WAV, .ts. "
+    "- is stdin.",
 )
 @click.option(
     "--plot",

@@ -245,7 +245,7 @@ def test_predictions_from_a_file_and_stdin(
     assert list(predict(runs["capitals"], REGISTRY, input=Path("-"))) == rows
     assert [r["text"] for r in predict(runs["first"], REGISTRY, input=text)] == ["low", "high"]
     assert [r["text"] for r in predict(runs["spoken"], REGISTRY, input=text)] == ["ab", "dca"]
-    with pytest.raises(JobError, match="a forecast is made for a split"):
+    with pytest.raises(JobError, match="does not say what reader its data are from"):
         list(predict(runs["waves"], REGISTRY, input=text))
 
 

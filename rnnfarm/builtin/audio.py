@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import numpy.typing as npt
 
 FEATURES = "features"
 LETTERS = "letters"
@@ -106,10 +105,10 @@ class Wav(Reader):
                 figures[LETTERS] = self._letters.encode_characters(self.spell[label])
             yield Sequence(split, figures)
 
-    def features(self, path: Path) -> npt.NDArray[np.float32]:
-        """The features of one file, ``(T, width)``, whatever its name."""
+    def inputs(self, path: Path) -> Iterator[Sequence]:
+        """The features of one file, whatever its name."""
         samples, rate = read_wav(path)
-        return self._features(rate)(samples)
+        yield Sequence("input", {FEATURES: self._features(rate)(samples)})
 
     def _features(self, rate: int) -> LogMel:
         names = ("window", "step", "mels", "emphasis", "floor", "deltas", "normalise")

@@ -81,6 +81,13 @@ class TimeSeries(Reader):
                     }
                     yield Sequence("valid" if held and split == "train" else split, figures)
 
+    def inputs(self, path: Path) -> Iterator[Sequence]:
+        """All series of one file."""
+        whole = {"files": [str(path)], "valid_files": [], "test_files": [], "valid": 0.0}
+        reader = type(self)(**self.settings() | whole)
+        reader.columns()
+        return reader.sequences()
+
     def _place(self, at: str, label: str) -> int:
         place = self._labels.index.get(label)
         if place is None:

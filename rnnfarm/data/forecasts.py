@@ -44,13 +44,14 @@ class Forecasts(Windows):
         shuffle: bool = True,
         relative: Literal["none", "last", "season"] = "none",
         period: int = 1,
+        known: bool = True,
         **reading: Unpack[Reading],
     ) -> None:
         if reading["target"] == NEXT:
             reading["target"] = reading["input"]
         super().__init__(split, **reading)
         window = self.window
-        self.horizon, self.seed, self.shuffle = horizon, seed, shuffle
+        self.horizon, self.seed, self.shuffle, self.known = horizon, seed, shuffle, known
         self.back = {"none": 0, "last": 1, "season": period}[relative]
         if self.back > window:
             raise JobError(
@@ -62,20 +63,9 @@ class Forecasts(Windows):
                 "data.mode: 'forecast' is for columns of values; take 'streams' or 'examples' for"
                 " tokens"
             )
-        starts = split.starts()
-        lengths = np.diff(starts, append=split.steps)
-        places = np.maximum(lengths - window - horizon + 1, 0)
         #: The step of the split at which each example begins.
-        self.begins = np.concatenate(
-            [start + np.arange(count) for start, count in zip(starts, places, strict=True)]
-        )
-        if not self.begins.size:
-            raise JobError(
-                f"{split.place.shown}: split '{split.name}' has no sequence of {window + horizon}"
-                f" steps, which a window of {window} and a horizon of {horizon} take; lower"
-                " training.window or data.horizon, or give more data"
-            )
-        if self.observed is not None:
+        self.begins = self._places() if known else self._last_places()
+        if known and self.observed is not None:
             self.begins = self.begins[self._whole(self.observed)]
             if not self.begins.size:
                 raise JobError(
@@ -84,6 +74,36 @@ class Forecasts(Windows):
                     " or give data with fewer gaps"
                 )
         self._epoch = lru_cache(maxsize=2)(self._lay_out)
+
+    def _places(self) -> npt.NDArray[np.int64]:
+        """The begins of all windows with a horizon after them."""
+        split, window, horizon = self.split, self.window, self.horizon
+        starts = split.starts()
+        lengths = np.diff(starts, append=split.steps)
+        places = np.maximum(lengths - window - horizon + 1, 0)
+        begins = np.concatenate(
+            [start + np.arange(count) for start, count in zip(starts, places, strict=True)]
+        )
+        if not begins.size:
+            raise JobError(
+                f"{split.place.shown}: split '{split.name}' has no sequence of {window + horizon}"
+                f" steps, which a window of {window} and a horizon of {horizon} take; lower"
+                " training.window or data.horizon, or give more data"
+            )
+        return begins
+
+    def _last_places(self) -> npt.NDArray[np.int64]:
+        """The begins of the windows at the ends of the sequences."""
+        starts = self.split.starts()
+        lengths = np.diff(starts, append=self.split.steps)
+        if (lengths < self.window).any():
+            number = int(np.argmax(lengths < self.window))
+            raise JobError(
+                f"sequence {number} has {lengths[number]} steps, and a forecast is made of"
+                f" {self.window} (training.window); give more of what came before, or leave it out"
+            )
+        begins: npt.NDArray[np.int64] = starts + lengths - self.window
+        return begins
 
     def windows_in_epoch(self, epoch: int = 0) -> int:
         """The number of windows of an epoch; the same for every epoch."""
@@ -104,7 +124,8 @@ class Forecasts(Windows):
         for row in np.flatnonzero(there):
             middle = int(picked[row]) + self.window
             x[row] = self.split.read(self.input, middle - self.window, middle)
-            target[row] = self.split.read(self.target, middle, middle + self.horizon)
+            if self.known:
+                target[row] = self.split.read(self.target, middle, middle + self.horizon)
             season[row] = self.split.read(self.target, middle - self.back, middle)
         steps = np.broadcast_to(there[:, None], (len(picked), self.window))
         reset = np.zeros(steps.shape, np.bool_)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rnnfarm.errors import JobError
 from rnnfarm.settings import Part
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Sequence(NamedTuple):
 class Reader(Part, ABC):
     """Reads a user's files in constant memory; its settings are those of `build` in a job.
 
-    The methods are called in the order of this page, each once. Wrong settings and missing files
-    are a JobError, files that cannot be understood a DataError.
+    The methods are called in the order of this page, each once; `inputs` is called alone. Wrong
+    settings and missing files are a JobError, files that cannot be understood a DataError.
     """
 
     base = Path()  # what paths in the settings are relative to; no setting itself
@@ -49,3 +50,11 @@ class Reader(Part, ABC):
     @abstractmethod
     def sequences(self) -> Iterator[Sequence | tuple[str, Mapping[str, npt.NDArray[Any]]]]:
         """The sequences, split by split or mixed; `train` and `valid` are what training reads."""
+
+    def inputs(self, path: Path) -> Iterator[Sequence]:
+        """All sequences of one file, for predictions, whatever their splits are called; columns
+        that are not known there may be missing. JobError where a file says nothing by itself."""
+        raise JobError(
+            f"{path}: the reader of the model's data ({type(self).__name__}) cannot read a file by"
+            " itself; give an array as .npy, or take --split"
+        )

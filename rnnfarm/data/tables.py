@@ -122,6 +122,15 @@ class TableReader(Reader):
                     yield Sequence(split, piece, continues)
                 position += run.batch.num_rows
 
+    def inputs(self, path: Path) -> Iterator[Sequence]:
+        """All rows of one file; without the column `target` where it lacks one of its columns."""
+        whole = {"files": [str(path)], "valid": 0.0, "test": 0.0, "first": None}
+        known = self._names(path)
+        target = self.target if all(name in known for name in self.target) else []
+        reader = type(self)(**self.settings() | whole | {"target": target})
+        reader.columns()
+        return reader.sequences()
+
     def _figures(
         self,
         names: list[str],

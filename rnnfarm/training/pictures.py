@@ -61,15 +61,18 @@ class Pictures:
     def _forecast(self, figure: Any, one: Answer) -> None:
         """The history, what came, and what was said of it, for the first series."""
         horizon = self.opened.job.data.horizon
-        center, low, high = middle(self.opened.model, one, len(one.target))
-        width = len(one.target) // horizon
+        targets = self.opened.model.loss.targets
+        center, low, high = middle(self.opened.model, one, targets)
+        width = targets // horizon
         shown = min(SERIES, width)
         ahead = np.arange(horizon)
         for k, axes in enumerate(np.atleast_1d(figure.subplots(shown, 1, sharex=True))):
             past = one.history[:, k]
             if self.opened.model.target == "next":
                 axes.plot(np.arange(-len(past), 0), past, color="0.6")
-            axes.plot(ahead, one.target.reshape(horizon, width)[:, k], color="k", label="came")
+            if one.target is not None:
+                came = one.target.reshape(horizon, width)[:, k]
+                axes.plot(ahead, came, color="k", label="came")
             axes.plot(ahead, center.reshape(horizon, width)[:, k], color="C0", label="forecast")
             if low is not None:
                 bounds = (part.reshape(horizon, width)[:, k] for part in (low, high))

@@ -1,0 +1,201 @@
+"""What a model is to answer: the sequences of a split of its dataset, or those of a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.data.dataset import open_dataset
+from rnnfarm.data.examples import Examples
+from rnnfarm.data.forecasts import Forecasts
+from rnnfarm.data.manifest import Column
+from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.split import Split
+from rnnfarm.data.window import NEXT, Windows
+from rnnfarm.data.writer import DatasetWriter
+from rnnfarm.errors import DataError, JobError
+from rnnfarm.plugins import Registry
+from rnnfarm.training.run import OpenRun
+from rnnfarm.training.setup import make_windows
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be answered: a split of the run's dataset, or a file."""
+
+    opened: OpenRun
+    registry: Registry
+    split: str
+    file: Path | None
+
+    def read(self, folder: Path, *, lines: bool) -> Split:
+        """Its sequences; those of a file as a dataset in ``folder``, of a text each of its lines
+        where there are to be ``lines``."""
+        if self.file is None:
+            return self.opened.dataset.split(self.split)
+        place = folder / "input"
+        columns = _columns_read(self.opened)
+        with DatasetWriter(str(place), columns) as writer:
+            for piece in _pieces_of_file(self, self.file, folder, lines):
+                _check_piece(self.file, piece, columns)
+                named = {name: piece.columns[name] for name in columns}
+                writer.append("input", named, continues=piece.continues)
+        return open_dataset(place).split("input")
+
+    def windows(self, folder: Path) -> Windows:
+        """Windows of which answers for whole sequences are made, or forecasts."""
+        if self.file is None:
+            return make_windows(self.opened.job, self.opened.model, self.opened.dataset, self.split)
+        return _windows_of(self.opened, self.read(folder, lines=True))
+
+
+def _columns_read(opened: OpenRun) -> dict[str, Column]:
+    """The columns that answers need: the input, and that of which a forecast is made."""
+    model = opened.model
+    columns = {model.input: model.column}
+    if opened.job.data.mode == "forecast" and model.target != NEXT:
+        columns[model.target] = opened.dataset.columns[model.target]
+    return columns
+
+
+def _windows_of(opened: OpenRun, split: Split) -> Windows:
+    """Windows that hold whole sequences, or the ends of those that a forecast is made of."""
+    training, data = opened.job.training, opened.job.data
+    batch = min(training.batch, split.sequences)
+    if data.mode != "forecast":
+        return in_order(opened, split, batch, longest(split))
+    return Forecasts(
+        split,
+        input=opened.model.input,
+        target=opened.model.target,
+        batch=batch,
+        window=training.window,
+        seed=0,
+        dtype=training.dtype,
+        scales=opened.model.scales,
+        horizon=data.horizon,
+        relative=data.relative,
+        period=data.period,
+        shuffle=False,
+        known=False,
+    )
+
+
+def _pieces_of_file(source: Source, path: Path, folder: Path, lines: bool) -> Iterator[Sequence]:
+    """The sequences of a file, in pieces."""
+    opened = source.opened
+    name = opened.model.input
+    if opened.model.column.kind == "tokens":
+        text, vocabulary = _text_of(opened, path), opened.dataset.vocabulary(name)
+        assert vocabulary is not None
+        for line in text.splitlines() if lines else [text]:
+            if line.strip():
+                yield Sequence("input", {name: vocabulary.encode(line)})
+    elif path.suffix in (".npy", ".npz"):
+        yield Sequence("input", {name: _read_values(opened, path)})
+    else:
+        build = opened.job.data.build
+        if build is None:
+            raise JobError(
+                f"{path}: the run's job does not say what reader its data are from (data.build), "
+                "so the model reads .npy"
+            )
+        if str(path) == "-":
+            path = folder / "standard-input"
+            path.write_bytes(sys.stdin.buffer.read())
+        elif not path.is_file():
+            raise JobError(f"{path}: there is no such file; mend the path")
+        reader: Reader = source.registry.get("readers", build.reader)(**build.settings)
+        yield from reader.inputs(path.absolute())
+
+
+def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> None:
+    for name, column in columns.items():
+        if name not in piece.columns:
+            raise JobError(
+                f"{path}: has nothing for the column '{name}' of the run's data, which a forecast "
+                "is made of; give all columns that the data were built from"
+            )
+        width = piece.columns[name].shape[1] if column.kind == "values" else None
+        if width is not None and width != column.width:
+            raise JobError(
+                f"{path}: gives {width} values a step in the column '{name}', and the model reads "
+                f"{column.width}; give the columns that the data were built from"
+            )
+
+
+def longest(split: Split) -> int:
+    return int(np.diff(split.starts(), append=split.steps).max())
+
+
+def in_order(opened: OpenRun, split: Split, batch: int, window: int) -> Examples:
+    """The sequences of a split in order; no step of them is left out, as the input is its own
+    target."""
+    model = opened.model
+    return Examples(
+        split,
+        input=model.input,
+        target=model.input,
+        batch=batch,
+        window=window,
+        seed=0,
+        shuffle=False,
+        dtype=opened.job.training.dtype,
+        scales=model.scales,
+    )
+
+
+def _text_of(opened: OpenRun, path: Path) -> str:
+    """The text of a file, or of standard input for ``-``."""
+    if opened.dataset.vocabulary(opened.model.input) is None:
+        raise JobError(
+            f"{path}: the model's tokens have no vocabulary of text, so a text file cannot be "
+            "read for it; use --split"
+        )
+    try:
+        if str(path) == "-":
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
+        else:
+            text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror}); mend the path") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+    if not text.strip():
+        raise JobError(f"{path}: the file is empty; give at least one token")
+    return text
+
+
+def _read_values(opened: OpenRun, path: Path) -> Any:
+    width = opened.model.column.width
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error}); mend the path") from None
+    except (ValueError, EOFError) as error:
+        raise DataError(  # NumPy takes any other file for a pickle, and says how to open that
+            f"{path}: not a NumPy .npy file of numbers, or a damaged one; write it with numpy.save"
+        ) from error
+    if (
+        not isinstance(array, np.ndarray)
+        or array.ndim != 2
+        or array.shape[1] != width
+        or not len(array)
+    ):
+        raise JobError(
+            f"{path}: holds {getattr(array, 'shape', 'several arrays')}; the model reads one array "
+            f"of (steps, {width}) values"
+        )
+    if array.dtype.kind not in "fiub":
+        raise JobError(f"{path}: holds {array.dtype}; the model reads numbers")
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        step = int(np.argmin(np.isfinite(values).all(axis=1)))
+        raise DataError(f"{path}: step {step} has a value that is not finite; mend the array")
+    return values

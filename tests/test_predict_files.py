@@ -1,0 +1,146 @@
+"""Predictions of files that the reader of a run's data reads: tables, series, what stdin has."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_tools import sentence_of
+from training_tools import REGISTRY
+
+from rnnfarm.data.dataset import open_dataset
+from rnnfarm.errors import JobError
+from rnnfarm.job import read_job
+from rnnfarm.training.predict import predict
+from rnnfarm.training.session import train
+
+HEAD = "hour,a,b\n"
+WINDOW, HORIZON, ROWS = 24, 6, 200
+
+
+def table() -> list[str]:
+    """The lines of a table: hours, and two waves."""
+    times = np.datetime64("2026-01-01T00", "h") + np.arange(ROWS)
+    waves = np.sin(np.arange(ROWS)[:, None] / [2, 5]) * 5 + 20
+    rows = zip(times.tolist(), waves.tolist(), strict=True)
+    return [f"{time:%Y-%m-%d %H:%M},{a:.4f},{b:.4f}\n" for time, (a, b) in rows]
+
+
+def trained(folder: Path, data: dict[str, Any], build: dict[str, Any], **model: Any) -> Path:
+    raw = {
+        "data": {"path": str(folder / "data"), "build": build, "scale": "standard", **data},
+        "model": {"input": {"kind": "none"}, "layers": [{"cell": "gru", "hidden": 6}], **model},
+        "training": {"batch": 4, "window": WINDOW, "steps": 20},
+    }
+    train(read_job(raw, REGISTRY, folder), REGISTRY, out=folder / "run")
+    return folder / "run"
+
+
+def rows(run: Path, **source: Any) -> list[dict[str, Any]]:
+    return list(predict(run, REGISTRY, **source))
+
+
+FORECASTS = {
+    "all columns": ({"relative": "season", "period": 12}, {}),
+    "another column": (
+        {"relative": "last", "target": "target"},
+        {"values": ["a"], "target": ["b"]},
+    ),
+    "a calendar": ({"target": "target"}, {"time": "hour", "calendar": ["hour"]}),
+}
+
+
+@pytest.mark.parametrize("name", FORECASTS)
+def test_a_forecast_of_what_comes_after_a_table(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the split for the same rows, which knows what came."""
+    data, build = FORECASTS[name]
+    lines = table()
+    (tmp_path / "all.csv").write_text(HEAD + "".join(lines))
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3, **build}
+    data = {"mode": "forecast", "horizon": HORIZON, **data}
+    run = trained(tmp_path, data, build, loss={"name": "quantile"}, pool="last")
+    known = rows(run, split="valid")[5]
+    begin = round(ROWS * 0.7) + known["sequence"]
+    (tmp_path / "past.csv").write_text(HEAD + "".join(lines[begin - 9 : begin + WINDOW]))
+    (found,) = rows(run, input=tmp_path / "past.csv")
+    for end in ("prediction", "low", "high"):
+        assert np.shape(found[end]) == np.shape(known[end])
+        np.testing.assert_allclose(found[end], known[end], rtol=1e-5)
+    text = (tmp_path / "past.csv").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert rows(run, input=Path("-")) == [found]
+    (tmp_path / "short.csv").write_text(HEAD + "".join(lines[: WINDOW - 1]))
+    with pytest.raises(JobError, match="has 23 steps, and a forecast is made of 24") as error:
+        rows(run, input=tmp_path / "short.csv")
+    sentence_of(error.value)
+
+
+def test_pictures_of_a_forecast_of_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    (tmp_path / "all.csv").write_text(HEAD + "".join(table()))
+    data = {"mode": "forecast", "horizon": HORIZON}
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3}
+    run = trained(tmp_path, data, build, loss="gaussian", pool="last")
+    rows(run, input=tmp_path / "all.csv", plot=tmp_path / "pictures")
+    assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+def test_every_step_of_a_table(tmp_path: Path) -> None:
+    lines = table()
+    (tmp_path / "all.csv").write_text(HEAD + "".join(lines))
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3, "values": ["b"], "target": ["a"]}
+    run = trained(tmp_path, {"target": "target"}, build, loss="mse")
+    known = rows(run, split="valid")
+    # What is to be found need not be there, nor the other columns.
+    held = [line.split(",")[2] for line in lines[round(ROWS * 0.7) :]]
+    (tmp_path / "held.csv").write_text("b\n" + "".join(held))
+    assert rows(run, input=tmp_path / "held.csv") == known
+    # An array does as well.
+    values = open_dataset(str(tmp_path / "data")).split("valid").read("values", 0, 60)
+    np.save(tmp_path / "held.npy", values)
+    assert rows(run, input=tmp_path / "held.npy") == known
+
+
+def test_labels_of_series_in_a_file(tmp_path: Path) -> None:
+    head = "@timeStamps false\n@classLabel true up down\n@data\n"
+    random = np.random.default_rng(0)
+    lines = []
+    for number in range(40):
+        steps = np.cumsum(random.random(5 + number % 4)) * (1 if number % 2 else -1)
+        lines.append(f"{','.join(f'{x:.3f}' for x in steps)}:{'up' if number % 2 else 'down'}\n")
+    for name, part in (("TRAIN", lines[:30]), ("TEST", lines[30:])):
+        (tmp_path / f"{name}.ts").write_text(head + "".join(part))
+    build = {"reader": "timeseries", "files": ["TRAIN.ts"], "test_files": ["TEST.ts"]}
+    data = {"mode": "examples", "target": "label"}
+    run = trained(tmp_path, data, build, pool="last", loss="cross_entropy")
+    assert rows(run, input=tmp_path / "TEST.ts") == rows(run, split="test")
+
+
+def test_files_that_do_not_fit(tmp_path: Path) -> None:
+    lines = table()
+    (tmp_path / "all.csv").write_text(HEAD + "".join(lines))
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3}
+    data = {"mode": "forecast", "horizon": HORIZON, "target": "target"}
+    named = build | {"values": ["a"], "target": ["b"]}
+    run = trained(tmp_path, data, named, loss="mse", pool="last")
+    (tmp_path / "a.csv").write_text("a\n" + "1\n" * 50)
+    (tmp_path / "c.csv").write_text("c\n" + "1\n" * 50)
+    for name, wanted in {
+        "a.csv": "has nothing for the column 'target' of the run's data",
+        "c.csv": "has no column 'a'",
+        "none.csv": "there is no such file",
+    }.items():
+        with pytest.raises(JobError, match=wanted) as error:
+            rows(run, input=tmp_path / name)
+        assert name in sentence_of(error.value)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "all.csv").write_text(HEAD + "".join(lines))
+    run = trained(tmp_path / "2", {}, build, loss="mse")
+    with pytest.raises(JobError, match="gives 1 values a step in the column 'values', and the mo"):
+        rows(run, input=tmp_path / "a.csv")
