@@ -168,7 +168,14 @@ def evaluate(
 
 @cli.command()
 @run_folder
-@click.option("--prompt", default="", metavar="TEXT", help="What the text starts with.")
+@click.option("--prompt", metavar="TEXT", help="What the text starts with.")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A file with what the text starts with; - is stdin.",
+)
 @click.option("--length", default=400, show_default=True, type=click.IntRange(min=1))
 @click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(min=0))
 @click.option("--top-k", type=click.IntRange(min=1), help="Draw from the K likeliest only.")
@@ -184,7 +191,8 @@ def evaluate(
 def generate(
     ctx: click.Context,
     run: Path,
-    prompt: str,
+    prompt: str | None,
+    source: Path | None,
     length: int,
     temperature: float,
     top_k: int | None,
@@ -194,8 +202,12 @@ def generate(
     as_json: bool,
 ) -> None:
     """Write text with the model of a RUN folder."""
+    from rnnfarm.files import read_text
     from rnnfarm.training.generate import generate as generate_text
 
+    if prompt is not None and source is not None:
+        raise click.UsageError("give at most one of --prompt TEXT and --input PATH")
+    prompt = (prompt or "") if source is None else read_text(source)
     pieces = generate_text(
         run,
         load_registry(ctx),

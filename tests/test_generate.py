@@ -197,11 +197,11 @@ def test_extreme_logits_do_not_overflow() -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
     return subprocess.run(
         [sys.executable, "-m", "rnnfarm", *arguments],
-        capture_output=True, text=True, check=False, env=environment,
+        input=given, capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
 
 
@@ -209,6 +209,22 @@ def test_the_command_writes_the_text_as_it_comes(run: Path) -> None:
     done = command("generate", str(run), "--length", "30", "--seed", "4", "--prompt", "def")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == text_of(run, length=30, seed=4, prompt="def") + "\n"
+
+
+def test_a_file_or_standard_input_to_start_with(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "begin.txt").write_text("def", encoding="utf-8")
+    words = ("generate", str(run), "--length", "30", "--seed", "4")
+    text = text_of(run, length=30, seed=4, prompt="def") + "\n"
+    assert command(*words, "--input", str(tmp_path / "begin.txt")).stdout == text
+    assert command(*words, "--input", "-", given="def").stdout == text
+    done = command(*words, "--input", str(tmp_path / "none.txt"))
+    assert done.returncode == 2
+    assert "none.txt: cannot be read" in done.stderr
+    (tmp_path / "latin.txt").write_bytes(b"\xe4")
+    done = command(*words, "--input", str(tmp_path / "latin.txt"))
+    assert done.returncode == 5
+    assert "latin.txt: not UTF-8 at byte 0" in done.stderr
+    assert command(*words, "--input", "-", "--prompt", "a").returncode == 2
 
 
 @pytest.mark.parametrize("seed", [2**63, 2**64, 10**30])

@@ -19,6 +19,7 @@ from rnnfarm.data.split import Split
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError
+from rnnfarm.files import read_text
 from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun
 from rnnfarm.training.setup import make_windows
@@ -157,15 +158,7 @@ def _text_of(opened: OpenRun, path: Path) -> str:
             f"{path}: the model's tokens have no vocabulary of text, so a text file cannot be "
             "read for it; use --split"
         )
-    try:
-        if str(path) == "-":
-            text = sys.stdin.buffer.read().decode("utf-8-sig")
-        else:
-            text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read ({error.strerror}); mend the path") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+    text = read_text(path)
     if not text.strip():
         raise JobError(f"{path}: the file is empty; give at least one token")
     return text
