@@ -179,6 +179,7 @@ class ClusterTrainer(Trainer):
             self.job,
             self.registry.blocked,
             str(Path.cwd()) if moved else None,
+            self.model.scales,
             software_of(self.registry),
             self.log_file,
             self.say,

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ray.util.scheduling_strategies import (
 )
 
 from rnnfarm.cluster.worker import WAITING, Home, PartError, Reply, Worker
+from rnnfarm.data.scale import Scale
 from rnnfarm.errors import DeviceError, JobError, PluginError, RnnfarmError, RunError
 from rnnfarm.job_tables import Job
 
@@ -67,6 +68,7 @@ class Group:
     Args:
         blocked: the plugins that are not loaded.
         moved: the driver's working directory, where Ray has copied it to every node.
+        scales: how columns are scaled, which the driver has learned for all.
         facts: what the driver has, which the workers are compared with.
         log_file: where Ray's own notices go.
         say: tells of what happens.
@@ -77,12 +79,13 @@ class Group:
         job: Job,
         blocked: Sequence[str],
         moved: str | None,
+        scales: Mapping[str, Scale],
         facts: dict[str, str],
         log_file: Path,
         say: Callable[[str], None],
     ) -> None:
         self.job, self.cluster = job, job.cluster
-        self.arguments = (job.to_dict(), list(blocked), moved)
+        self.arguments = (job.to_dict(), list(blocked), moved, dict(scales))
         self.facts = facts
         self.log_file = log_file
         self.say = say

@@ -28,6 +28,7 @@ from rnnfarm.cluster.lines import Lines
 from rnnfarm.cluster.object_store import add_parts
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.scale import Scale
 from rnnfarm.errors import PluginError, RnnfarmError, foreign_part
 from rnnfarm.job import read_job
 from rnnfarm.kernels.device import HOST, Device
@@ -140,13 +141,20 @@ class Worker:
 
     # -- becoming part of a group -----------------------------------------------------------------
 
-    def prepare(self, raw: Mapping[str, Any], blocked: Sequence[str], moved: str | None) -> Home:
+    def prepare(
+        self,
+        raw: Mapping[str, Any],
+        blocked: Sequence[str],
+        moved: str | None,
+        scales: Mapping[str, Scale],
+    ) -> Home:
         """Make everything from the job.
 
         Args:
             blocked: plugins that are not to be loaded.
             moved: the driver's working directory, where Ray has copied it to this node: paths of
                 the job below it are meant in this worker's copy.
+            scales: how columns are scaled; learned once, so that all have the same bits.
         """
         registry = Registry.load(blocked)
         self.job = job = read_job(_moved(raw, moved), registry)
@@ -157,7 +165,7 @@ class Worker:
         _set_niceness(job.cluster.niceness)
         self.limits = threadpool_limits(job.training.blas_threads)
         dataset = ensure_dataset(job, registry, lambda line: self._begins(line))
-        self.model = make_model(job, dataset, registry)
+        self.model = make_model(job, dataset, registry, scales=scales)
         windows = make_windows(job, self.model, dataset, "train")
         self.valid = (
             make_windows(job, self.model, dataset, "valid") if "valid" in dataset.splits else None
