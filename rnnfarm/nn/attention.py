@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ class Attention(Layer):
     """``(L, B, D)`` and ``(T, B, E)`` → ``(L, B, D)``: tanh([context; decoder] W).
 
     The context is the encoder's mean weighted by the softmax over valid steps of a score: ``dot``
-    dᵀe, ``general`` dᵀ W e, ``additive`` vᵀ tanh(W d + U e) (Bahdanau et al. 2015). It is computed
-    by the host, whatever the device.
+    dᵀe / √D, ``general`` dᵀ W e / √D, ``additive`` vᵀ tanh(W d + U e) (Bahdanau et al. 2015).
+    Without the division (Vaswani et al. 2017, section 3.2.1) the softmax of wide layers takes one
+    step alone, and learns no better one. It is computed by the host, whatever the device.
     """
 
     def __init__(self, name: str, kind: str, width: int, encoded: int) -> None:
@@ -86,14 +88,16 @@ class Attention(Layer):
         if self.kind == "additive":
             return _additive(d, e, given)
         key = e if self.kind == "dot" else e @ given["score"].T  # (B, T, D)
+        scale = 1 / math.sqrt(d.shape[-1])
 
         def backward(d_scores: FloatArray) -> tuple[FloatArray, FloatArray, dict[str, FloatArray]]:
+            d_scores = d_scores * scale
             d_key = d_scores.swapaxes(1, 2) @ d
             if self.kind == "dot":
                 return d_scores @ key, d_key, {}
             return d_scores @ key, d_key @ given["score"], {"score": _outer(d_key, e)}
 
-        return d @ key.swapaxes(1, 2), backward
+        return d @ key.swapaxes(1, 2) * scale, backward
 
 
 def _additive(d: FloatArray, e: FloatArray, given: dict[str, FloatArray]) -> Any:

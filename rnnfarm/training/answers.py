@@ -36,7 +36,7 @@ class Answer:
         found: what the model says: the same, where values may be several rows (see ``outputs``).
         output: the numbers behind it: log-odds ``(V,)``, values ``(O,)``, or ``(T, V)`` for CTC.
         weights: of a decoder's attention, ``(L, T)``.
-        history: ``(T, F)``, what a forecast was made from.
+        read: what it was made from, ``(T, F)`` or tokens ``(T,)``; of forecasts and decoders.
         base: what is to be added to the values of a forecast, (O,).
     """
 
@@ -45,7 +45,7 @@ class Answer:
     found: Any
     output: Any = None
     weights: Any = None
-    history: Any = None
+    read: Any = None
     base: Any = None
 
 
@@ -104,7 +104,7 @@ def _single(
     for row in np.flatnonzero(window.valid.any(0)):
         given = output[0, row]
         found = int(given.argmax()) if classes else given
-        history = window.x[:, row] if forecast else None
+        read = window.x[:, row] if forecast else None
         base = None if window.base is None else window.base[0, row]
         target: Any = None
         if known:
@@ -113,7 +113,7 @@ def _single(
                 target = int(target)
             elif base is not None:
                 target = target + base
-        yield Answer(int(numbers[row]), target, found, given, history=history, base=base)
+        yield Answer(int(numbers[row]), target, found, given, read=read, base=base)
 
 
 def _labels(
@@ -155,4 +155,6 @@ def _written(
             length = int(window.valid[:, row].sum()) - 1
             target = [int(token) for token in window.target[:length, row]]
         one = written[row]
-        yield Answer(int(numbers[row]), target, one.tokens, weights=one.weights)
+        there = slice(None) if window.mask is None else window.mask[:, row]
+        read = window.x[there, row]
+        yield Answer(int(numbers[row]), target, one.tokens, weights=one.weights, read=read)

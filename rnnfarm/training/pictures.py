@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Pictures:
         shown = min(SERIES, width)
         ahead = np.arange(horizon)
         for k, axes in enumerate(np.atleast_1d(figure.subplots(shown, 1, sharex=True))):
-            past = one.history[:, k]
+            past = one.read[:, k]
             if self.opened.model.target == "next":
                 axes.plot(np.arange(-len(past), 0), past, color="0.6")
             if one.target is not None:
@@ -82,28 +83,32 @@ class Pictures:
 
     def _labels(self, figure: Any, one: Answer) -> None:
         """The probabilities of the labels that were found, over the steps."""
-        vocabulary = self.opened.dataset.vocabulary(self.opened.model.target)
         logits = one.output - one.output.max(-1, keepdims=True)
         likely = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         axes = figure.subplots()
-        names = vocabulary.entries if vocabulary is not None and vocabulary.entries else None
-        for label in dict.fromkeys(one.found):
-            axes.plot(likely[:, label], label=names[label] if names else str(label))
+        names = self._words(self.opened.model.target, one.found)
+        for label, name in dict(zip(one.found, names, strict=True)).items():
+            axes.plot(likely[:, label], label=name)
         axes.plot(likely[:, 0], color="0.7", label="blank")
         path = align(one.output, len(one.output), np.array(one.found, np.int64))
-        for k, label in enumerate(one.found):
+        for k, name in enumerate(names):
             place = int(np.flatnonzero(path == k).mean()) if (path == k).any() else 0
-            axes.annotate(names[label] if names else str(label), (place, 1.02))
+            axes.annotate(name, (place, 1.02))
         axes.set(xlabel="step", ylabel="probability", ylim=(0, 1.1))
         axes.legend(loc="upper right")
 
     def _attention(self, figure: Any, one: Answer) -> None:
         """The weights of the input's steps (across) for each word (down)."""
-        vocabulary = self.opened.dataset.vocabulary(self.opened.model.target)
+        model, steps = self.opened.model, len(one.read)
         axes = figure.subplots()
-        axes.imshow(one.weights[: len(one.found) + 1], cmap="viridis", aspect="auto")
-        words = [str(token) for token in one.found]
-        if vocabulary is not None and vocabulary.entries is not None:
-            words = [vocabulary.entries[token] for token in one.found]
-        axes.set_yticks(range(len(words)), words)
-        axes.set(xlabel="step of the input")
+        axes.imshow(one.weights[: len(one.found), :steps], cmap="Blues", aspect="auto")
+        axes.set_yticks(range(len(one.found)), self._words(model.target, one.found))
+        if model.column.kind == "tokens":
+            axes.set_xticks(range(steps), self._words(model.input, one.read), rotation=60)
+        else:
+            axes.set(xlabel="step of the input")
+
+    def _words(self, column: str, tokens: Iterable[int]) -> list[str]:
+        vocabulary = self.opened.dataset.vocabulary(column)
+        entries = None if vocabulary is None else vocabulary.entries
+        return [str(token) if entries is None else entries[token] for token in tokens]
