@@ -43,6 +43,7 @@ class CrossEntropy(Loss):
 
     label_smoothing: the share ε of the target that is spread evenly over all classes (Szegedy et
         al. 2016, section 7): (1 - ε) · loss of the target + ε · mean of the losses of all classes.
+        Evaluation does without it, so that a perplexity is one.
     ignore: a target that does not count.
     """
 
@@ -58,6 +59,11 @@ class CrossEntropy(Loss):
             spread = row_sum(logits) / logits.width
             likely = (1 - self.label_smoothing) * likely + self.label_smoothing * spread
         return log(row_sum(exp(logits))) - likely
+
+    def measured(self) -> Loss:
+        if not self.label_smoothing:
+            return self
+        return type(self)(**self.settings() | {"label_smoothing": 0.0})
 
     def ignored(self, target: Symbol) -> Symbol | None:
         return None if self.ignore is None else equal(target, self.ignore)

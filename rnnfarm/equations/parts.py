@@ -94,6 +94,10 @@ class Loss(Part):
         the low and the high end of an interval, or None twice where the loss learns none."""
         return output[..., :width], None, None
 
+    def measured(self) -> Loss:
+        """The loss that evaluation measures: this one, without what only training is helped by."""
+        return self
+
     def ignored(self, target: Symbol) -> Symbol | None:
         """A comparison that is true for a target that does not count, or None."""
         return None

@@ -70,6 +70,10 @@ class LossFunction:
         self.targets = self._targets = 1 if self._classes else targets
         if loss.evaluate is None:
             self._compile(trace_loss(loss, outputs, targets), choice)
+        #: What evaluation measures; ``Loss.measured``.
+        self.measured = self
+        if (measured := loss.measured()) is not loss:
+            self.measured = LossFunction(measured, outputs, targets, dtype, choice)
 
     def _compile(self, trace: LossTrace, choice: KernelChoice | None) -> None:
         name = part_name(self.loss)

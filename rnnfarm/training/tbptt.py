@@ -135,7 +135,7 @@ class Lane:
         """Forward and loss over window ``step``, without dropout; carries the states on."""
         given = self._sent(windows, step)
         output = self._output(given, step, parameters, seed, windows.stride)
-        loss = self.loss.compare(output, given.goal, None, self.threads, self.device)
+        loss = self.loss.measured.compare(output, given.goal, None, self.threads, self.device)
         sums = Sums(loss.total, loss.count)
         goal = given.goal
         if self.loss.loss.of_labels:
