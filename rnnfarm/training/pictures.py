@@ -95,7 +95,7 @@ class Pictures:
             place = int(np.flatnonzero(path == k).mean()) if (path == k).any() else 0
             axes.annotate(name, (place, 1.02))
         axes.set(xlabel="step", ylabel="probability", ylim=(0, 1.1))
-        axes.legend(loc="upper right")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     def _attention(self, figure: Any, one: Answer) -> None:
         """The weights of the input's steps (across) for each word (down)."""
