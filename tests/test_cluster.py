@@ -391,7 +391,7 @@ def test_embedded(job_file: Path, tmp_path: Path, short: Path) -> None:
 def test_a_death_does_not_spoil_the_output(job_file: Path, tmp_path: Path, short: Path) -> None:
     """Ray prints a notice of it on stdout, where one JSON object belongs."""
     out = tmp_path / "run"
-    more = ("--set", "training.steps=1500", "--json")
+    more = ("--set", "training.steps=700", "--json")
     process = command("train", job_file, "--workers", 2, "--out", out, *more, TMPDIR=str(short))
     end = time.monotonic() + 60
     while not list((out / "checkpoints").glob("step-*[0-9]")):
@@ -408,7 +408,7 @@ def test_a_death_does_not_spoil_the_output(job_file: Path, tmp_path: Path, short
     os.kill(workers[0], signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert json.loads(output)["steps"] == 1500
+    assert json.loads(output)["steps"] == 700
     assert " died (" in errors
     assert "raylet" not in errors
     assert "A worker died or was killed" in (out / "ray.log").read_text()
