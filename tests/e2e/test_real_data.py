@@ -68,6 +68,18 @@ def test_spoken_digits(tmp_path: Path) -> None:
     assert measured("spoken-digits", tmp_path, "training.steps=400")["accuracy"] > 0.9
 
 
+def test_sentiment(tmp_path: Path) -> None:
+    report = measured("sentiment", tmp_path, "training.steps=600")
+    assert report["accuracy"] > 0.7 > report["baseline"]["accuracy"]
+
+
+def test_a_translation(tmp_path: Path) -> None:
+    """A small network for a minute: what it writes is nearer than chance."""
+    report = measured("translate", tmp_path, "training.steps=250", "data.build.first=8000")
+    assert np.exp(report["loss"]) < 100
+    assert report["bleu"] > 1
+
+
 def test_a_forecast(tmp_path: Path) -> None:
     report = measured("horizon", tmp_path, "data.build.first=14400", "training.steps=150")
     assert report["mse"] < 0.73
