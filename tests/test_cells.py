@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+from rnnfarm import Recurrent
 from rnnfarm.builtin import cells
 from rnnfarm.equations.language import (
     affine,
@@ -289,3 +290,15 @@ def test_equations_may_be_deep_and_use_values_again_and_again() -> None:
         return tanh(v)
 
     assert len(make_plan(mine(deep), 3, 4).saved) == 1500  # the conditions
+
+
+def test_recurrent_weights_beyond_the_reach_count_as_its_bound() -> None:
+    bounded, free = (Recurrent(cells.IndRNN(reach=reach), 2, 4, "float64") for reach in (3, None))
+    parameters = bounded.init(seed=0)
+    parameters["u"][:] = [-2.0, -0.5, 1.1, 3.0]
+    x = np.random.default_rng(0).standard_normal((6, 3, 2))
+    bound = 2 ** (1 / 3)
+    clipped = parameters | {"u": np.clip(parameters["u"], -bound, bound)}
+    found = bounded.forward(parameters, x)[0]
+    np.testing.assert_array_equal(found, free.forward(clipped, x)[0])
+    assert np.abs(found - free.forward(parameters, x)[0]).max() > 0.1

@@ -13,6 +13,9 @@ from rnnfarm.data.manifest import Column
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import JobError
 from rnnfarm.job import read_job
+from rnnfarm.kernels.device import HOST
+from rnnfarm.nn.attention import Attention
+from rnnfarm.nn.layer import Memory, Pass
 from rnnfarm.plugins import Registry
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.setup import make_model, make_windows
@@ -177,3 +180,37 @@ def test_shapes_that_do_not_fit(
 ) -> None:
     with pytest.raises(JobError, match=sentence):
         trainer_of(dataset, target, model)
+
+
+@pytest.mark.parametrize("kind", ["dot", "general", "additive"])
+def test_the_weights_of_attention(kind: str) -> None:
+    """They are the softmax over valid steps of the score that ``Attention`` names."""
+    L, T, B, D = 3, 5, 2, 16
+    random = np.random.default_rng(0)
+    d, e = random.standard_normal((L, B, D)), random.standard_normal((T, B, D))
+    mask = np.ones((T, B, 1), bool)
+    mask[3:, 1] = False
+    attention = Attention("a", kind, D, D)
+    p = {name: random.standard_normal(one.shape) for name, one in attention.parameters.items()}
+    run = Pass(
+        training=False, seed=0, step=0, lane=0, mask=None, reset=None, states={}, carry=0,
+        memory=Memory(HOST),
+    )  # fmt: skip
+    output, _ = attention.forward(p, (d, e, mask), run)
+    for row in range(B):
+        for step in range(L):
+            query, scores = d[step, row], []
+            for key in e[:, row][mask[:, row, 0]]:
+                if kind == "additive":
+                    inner = np.tanh(query @ p["a.query"] + key @ p["a.key"])
+                    scores.append(inner @ p["a.vector"][:, 0])
+                else:
+                    weight = p["a.score"] if kind == "general" else np.eye(D)
+                    scores.append(query @ weight @ key / 4)  # the root of D
+            weights = np.exp(scores) / np.exp(scores).sum()
+            context = weights @ e[:, row][mask[:, row, 0]]
+            wanted = np.tanh(np.concatenate([context, query]) @ p["a.out"])
+            np.testing.assert_allclose(output[step, row], wanted, rtol=1e-9, atol=1e-12)
+            assert attention.weights is not None
+            np.testing.assert_allclose(attention.weights[row, step, : len(weights)], weights)
+            assert not attention.weights[row, step, len(weights) :].any()
