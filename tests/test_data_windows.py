@@ -291,7 +291,7 @@ def test_what_a_decoder_writes_is_sorted_too(tmp_path):
     columns = {"tokens": Column.tokens(9), "said": Column.tokens(9, own=True)}
     with (
         mock.patch("rnnfarm.data.shards.BATCH_ROWS", 30),
-        mock.patch("rnnfarm.data.writer.BATCH_STEPS", 50),
+        mock.patch("rnnfarm.data.writer.BATCH_STEPS", 5),
         DatasetWriter(tmp_path / "d", columns) as writer,
     ):
         for count in counts:
@@ -299,6 +299,8 @@ def test_what_a_decoder_writes_is_sorted_too(tmp_path):
             writer.append("train", row)
     split = open_dataset(tmp_path / "d").split("train")
     np.testing.assert_array_equal(split.own_counts("said"), counts)
+    said = [split.own("said", start) for start in split.starts().tolist()]
+    np.testing.assert_array_equal(split.all_own("said"), np.concatenate(said))
     examples = Examples(
         split, input="tokens", target="said", batch=16, window=12, seed=0, goal="decoded"
     )

@@ -81,14 +81,18 @@ class Examples(Windows):
         self.shuffle = shuffle
         starts = split.starts()
         lengths = np.diff(starts, append=split.steps) - self._ahead
-        self.starts, self.lengths = starts[lengths > 0], lengths[lengths > 0]
+        usable = lengths > 0
+        self.starts, self.lengths = starts[usable], lengths[usable]
         if not self.lengths.size:
             raise JobError(
                 f"{split.place.shown}: split '{split.name}' has no sequence of two steps, so there"
                 " is no next step to learn; give longer sequences"
             )
         self._chunks = -(-self.lengths // self.window)
-        self._written = self._written_lengths() if shuffle and goal == "decoded" else None
+        #: How many entries a decoder writes for each example, where they are sorted by that.
+        self._written = (
+            split.own_counts(self.target)[usable] if shuffle and goal == "decoded" else None
+        )
         self._epoch = lru_cache(maxsize=2)(self._lay_out)
         self._windows = int(self._epoch(0).ends[-1])
 
@@ -170,11 +174,6 @@ class Examples(Windows):
                 f" {len(entries)} entries for a sequence where a label is one; take another target,"
                 " or a loss or a decoder for several"
             )
-
-    def _written_lengths(self) -> npt.NDArray[np.int64]:
-        """How many entries each example's own target has, (examples,)."""
-        counts = self.split.own_counts(self.target)
-        return counts[np.searchsorted(self.split.starts(), self.starts)]
 
     def _lay_out(self, epoch: int) -> _Epoch:
         order = np.arange(len(self.lengths))

@@ -103,7 +103,8 @@ class Split:
 
     def all_own(self, column: str) -> npt.NDArray[Any]:
         """The entries of an own column of all sequences, one after the other."""
-        return np.concatenate([self.own(column, int(start)) for start in self.starts()])
+        held = [chunk.own[column] for chunk in self.chunks(0, self.steps)]
+        return np.concatenate([figures[places[0] : places[-1]] for places, figures in held])
 
     def own_counts(self, column: str) -> npt.NDArray[np.int64]:
         """How many entries each sequence has in an own column, (sequences,)."""
