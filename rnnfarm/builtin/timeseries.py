@@ -83,10 +83,7 @@ class TimeSeries(Reader):
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All series of one file."""
-        whole = {"files": [str(path)], "valid_files": [], "test_files": [], "valid": 0.0}
-        reader = type(self)(**self.settings() | whole)
-        reader.columns()
-        return reader.sequences()
+        return self._sequences_with(files=[str(path)], valid_files=[], test_files=[], valid=0.0)
 
     def _place(self, at: str, label: str) -> int:
         place = self._labels.index.get(label)

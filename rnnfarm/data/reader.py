@@ -51,6 +51,12 @@ class Reader(Part, ABC):
     def sequences(self) -> Iterator[Sequence | tuple[str, Mapping[str, npt.NDArray[Any]]]]:
         """The sequences, split by split or mixed; `train` and `valid` are what training reads."""
 
+    def _sequences_with(self, **settings: Any) -> Iterator[Sequence]:
+        """What a reader with these settings in place of its own gives."""
+        reader = type(self)(**self.settings() | settings)
+        reader.columns()
+        return (Sequence(*item) for item in reader.sequences())
+
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All sequences of one file, for predictions, whatever their splits are called; columns
         that are not known there may be missing. JobError where a file says nothing by itself."""

@@ -124,12 +124,11 @@ class TableReader(Reader):
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All rows of one file; without the column `target` where it lacks one of its columns."""
-        whole = {"files": [str(path)], "valid": 0.0, "test": 0.0, "first": None}
         known = self._names(path)
         target = self.target if all(name in known for name in self.target) else []
-        reader = type(self)(**self.settings() | whole | {"target": target})
-        reader.columns()
-        return reader.sequences()
+        return self._sequences_with(
+            files=[str(path)], target=target, valid=0.0, test=0.0, first=None
+        )
 
     def _figures(
         self,
