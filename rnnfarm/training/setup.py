@@ -98,28 +98,33 @@ def _learned_scales(job: Job, dataset: Dataset, columns: set[str]) -> Mapping[st
     return {name: Scale.of(dataset.split("train"), name) for name in values}
 
 
+def reading_of(job: Job, model: Model) -> dict[str, Any]:
+    """What all windows of a model read, and how; of ``Reading``."""
+    return {
+        "input": model.input,
+        "target": model.target,
+        "window": job.training.window,
+        "dtype": job.training.dtype,
+        "scales": model.scales,
+    }
+
+
+def forecast_of(job: Job) -> dict[str, Any]:
+    """What ``Forecasts`` foretells."""
+    data = job.data
+    return {"horizon": data.horizon, "relative": data.relative, "period": data.period}
+
+
 def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
     """The windows of a split: the batch's rows for training, at most as many for another split."""
     training = job.training
     part = dataset.split(split)
     batch, bidirectional = training.batch, any(layer.bidirectional for layer in job.model.layers)
-    common: dict[str, Any] = {
-        "input": model.input,
-        "target": model.target,
-        "window": training.window,
-        "dtype": training.dtype,
-        "scales": model.scales,
-        "observed": OBSERVED if dataset.columns.get(OBSERVED) == Column.tokens(2) else None,
-    }
+    common = reading_of(job, model)
+    common["observed"] = OBSERVED if dataset.columns.get(OBSERVED) == Column.tokens(2) else None
     drawn: dict[str, Any] = {"seed": training.seed, "shuffle": split == "train"}
     if job.data.mode == "forecast":
-        data = job.data
-        ahead: dict[str, Any] = {
-            "horizon": data.horizon,
-            "relative": data.relative,
-            "period": data.period,
-        }
-        return Forecasts(part, batch=batch, **ahead, **drawn, **common)
+        return Forecasts(part, batch=batch, **forecast_of(job), **drawn, **common)
     if job.data.mode == "examples":
         windows = Examples(part, batch=batch, goal=model.goal, **drawn, **common)
         longest = int(windows.lengths.max())

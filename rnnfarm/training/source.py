@@ -22,7 +22,7 @@ from rnnfarm.errors import DataError, JobError
 from rnnfarm.files import read_text
 from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun
-from rnnfarm.training.setup import make_windows
+from rnnfarm.training.setup import forecast_of, make_windows, reading_of
 
 
 @dataclass(frozen=True)
@@ -66,25 +66,12 @@ def _columns_read(opened: OpenRun) -> dict[str, Column]:
 
 def _windows_of(opened: OpenRun, split: Split) -> Windows:
     """Windows that hold whole sequences, or the ends of those that a forecast is made of."""
-    training, data = opened.job.training, opened.job.data
-    batch = min(training.batch, split.sequences)
-    if data.mode != "forecast":
+    job = opened.job
+    batch = min(job.training.batch, split.sequences)
+    if job.data.mode != "forecast":
         return in_order(opened, split, batch, longest(split))
-    return Forecasts(
-        split,
-        input=opened.model.input,
-        target=opened.model.target,
-        batch=batch,
-        window=training.window,
-        seed=0,
-        dtype=training.dtype,
-        scales=opened.model.scales,
-        horizon=data.horizon,
-        relative=data.relative,
-        period=data.period,
-        shuffle=False,
-        known=False,
-    )
+    reading = reading_of(job, opened.model) | {"batch": batch}
+    return Forecasts(split, seed=0, shuffle=False, known=False, **forecast_of(job), **reading)
 
 
 def _pieces_of_file(source: Source, path: Path, folder: Path, lines: bool) -> Iterator[Sequence]:
@@ -112,7 +99,8 @@ def _pieces_of_file(source: Source, path: Path, folder: Path, lines: bool) -> It
         elif not path.is_file():
             raise JobError(f"{path}: there is no such file; mend the path")
         reader: Reader = source.registry.get("readers", build.reader)(**build.settings)
-        yield from reader.inputs(path.absolute())
+        for piece in reader.inputs(path.absolute()):
+            yield Sequence(*piece)
 
 
 def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> None:
@@ -137,18 +125,9 @@ def longest(split: Split) -> int:
 def in_order(opened: OpenRun, split: Split, batch: int, window: int) -> Examples:
     """The sequences of a split in order; no step of them is left out, as the input is its own
     target."""
-    model = opened.model
-    return Examples(
-        split,
-        input=model.input,
-        target=model.input,
-        batch=batch,
-        window=window,
-        seed=0,
-        shuffle=False,
-        dtype=opened.job.training.dtype,
-        scales=model.scales,
-    )
+    itself = {"target": opened.model.input, "batch": batch, "window": window}
+    reading = reading_of(opened.job, opened.model) | itself
+    return Examples(split, seed=0, shuffle=False, **reading)
 
 
 def _text_of(opened: OpenRun, path: Path) -> str:
