@@ -12,7 +12,7 @@ from rnnfarm.errors import JobError, RunError
 from rnnfarm.nn.ctc import align
 from rnnfarm.training.answers import Answer
 from rnnfarm.training.run import OpenRun
-from rnnfarm.training.scores import middle
+from rnnfarm.training.scores import middle, written
 
 #: How many pictures are made, and series of a forecast that one shows.
 MOST, SERIES = 8, 4
@@ -109,6 +109,4 @@ class Pictures:
             axes.set(xlabel="step of the input")
 
     def _words(self, column: str, tokens: Iterable[int]) -> list[str]:
-        vocabulary = self.opened.dataset.vocabulary(column)
-        entries = None if vocabulary is None else vocabulary.entries
-        return [str(token) if entries is None else entries[token] for token in tokens]
+        return written(self.opened.dataset.vocabulary(column), tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -178,28 +178,26 @@ def _letters(vocabulary: Vocabulary | None, wanted: Sequence[Any], found: Sequen
     }
     entries = None if vocabulary is None else vocabulary.entries
     if entries is not None and " " in entries:
-        lines = [
-            ["".join(entries[label] for label in row) for row in rows] for rows in (wanted, found)
-        ]
+        lines = [["".join(written(vocabulary, row)) for row in rows] for rows in (wanted, found)]
         figures["word_error_rate"] = text.word_error_rate(*lines)
     return figures
 
 
 def _words(vocabulary: Vocabulary | None, wanted: Sequence[Any], found: Sequence[Any]) -> Figures:
     # A word that the vocabulary has not is never right, whatever was said for it.
-    references = [spelled(vocabulary, row, "<?>") for row in wanted]
-    hypotheses = [spelled(vocabulary, row) for row in found]
+    references = [" ".join(written(vocabulary, row, "<?>")) for row in wanted]
+    hypotheses = [" ".join(written(vocabulary, row)) for row in found]
     return {
         "bleu": text.bleu(references, hypotheses),
         "exact": text.exact_match_rate(references, hypotheses),
     }
 
 
-def spelled(
-    vocabulary: Vocabulary | None, tokens: Sequence[int], unknown: str | None = None
-) -> str:
-    """Tokens as text: words with blanks between them; ``unknown`` stands for what is none."""
+def written(
+    vocabulary: Vocabulary | None, tokens: Iterable[int], unknown: str | None = None
+) -> list[str]:
+    """What each token is called; ``unknown`` stands for what the vocabulary has not."""
     if vocabulary is None or vocabulary.entries is None:
-        return " ".join(map(str, tokens))
+        return [str(token) for token in tokens]
     other = {} if unknown is None else {vocabulary.unknown: unknown}
-    return " ".join(other.get(token, vocabulary.entries[token]) for token in tokens)
+    return [other.get(token, vocabulary.entries[token]) for token in tokens]
