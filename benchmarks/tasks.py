@@ -7,6 +7,7 @@ the steps of an epoch's windows of the training part (and of what a decoder writ
 are none of a sequence.
 
     python benchmarks/tasks.py jobs/adding.toml [--set KEY=VALUE]... [--seeds 0 1 2] [--split test]
+        [--beam 5]
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--split", default="test")
+    parser.add_argument("--beam", type=int, default=1)
     given = parser.parse_args()
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +74,7 @@ def main() -> None:
             begin = time.perf_counter()
             rnnfarm("train", str(given.job), "--out", run, *chosen)
             seconds = time.perf_counter() - begin
-            report = rnnfarm("evaluate", run, "--split", given.split)
+            report = rnnfarm("evaluate", run, "--split", given.split, "--beam", str(given.beam))
             found.append({"seconds": round(seconds, 1), **report})
             row = {"benchmark": "tasks", "job": given.job.stem, "seed": seed, **found[-1]}
             print(json.dumps(row), flush=True)
