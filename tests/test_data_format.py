@@ -17,7 +17,7 @@ import pytest
 from data_tools import sentence_of, sequences, write
 from pyarrow import fs
 
-from rnnfarm.data import Column, DatasetWriter, Streams, Vocabulary, open_dataset
+from rnnfarm.data import Column, DatasetWriter, Reader, Streams, Vocabulary, open_dataset
 from rnnfarm.data.build import build_dataset
 from rnnfarm.data.writer import remove_leftovers
 from rnnfarm.errors import DataError, JobError, RunError
@@ -327,7 +327,7 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_dataset_or_none(tmp_path):
     assert whole < 10
 
 
-class _Tiny:
+class _Tiny(Reader):
     def columns(self):
         return {"t": Column.tokens(256)}
 

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.data.inputs import bounds, cut, find_files
+from rnnfarm.data.inputs import bounds, cut
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.tables import TARGET, VALUES
@@ -47,9 +47,9 @@ class NumPyArrays(Reader):
 
     def columns(self) -> dict[str, Column]:
         """`tokens` or `values`, and `target` where an array is named for it."""
-        self._files = [(path, self.valid) for path in find_files(self.files, self.base, "files")]
+        self._files = [(path, self.valid) for path in self.find_files(self.files, "files")]
         if self.valid_files:
-            valid = find_files(self.valid_files, self.base, "valid_files")
+            valid = self.find_files(self.valid_files, "valid_files")
             train = [(path, 0.0) for path, _ in self._files if path not in valid]
             self._files = train + [(path, 1.0) for path in valid]
         if not self._files:

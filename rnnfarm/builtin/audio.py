@@ -10,7 +10,6 @@ from pydantic import Field
 
 from rnnfarm.builtin.labels import LABEL, in_order
 from rnnfarm.data.audio import LogMel, read_wav
-from rnnfarm.data.inputs import find_files
 from rnnfarm.data.lines import leave_something, share
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -119,7 +118,7 @@ class Wav(Reader):
         pattern = self._pattern()
         met: dict[str, set[str]] = {group: set() for group in pattern.groupindex}
         found = []
-        for path in find_files(self.files, self.base, "files"):
+        for path in self.find_files(self.files, "files"):
             match = pattern.fullmatch(path.stem)
             if match is None or not match["label"]:
                 raise DataError(

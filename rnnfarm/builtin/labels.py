@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.data.inputs import find_files
 from rnnfarm.data.lines import Counts, leave_something, numbered_lines, split_by_hash
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -55,11 +54,11 @@ class LabelledText(Reader):
         self._test = 0.0 if self.test_files else self.test
         leave_something(self._valid, self._test)
         self._held = {
-            "valid": find_files(self.valid_files, self.base, "valid_files"),
-            "test": find_files(self.test_files, self.base, "test_files"),
+            "valid": self.find_files(self.valid_files, "valid_files"),
+            "test": self.find_files(self.test_files, "test_files"),
         }
         held = {path for paths in self._held.values() for path in paths}
-        found = find_files(self.files, self.base, "files")
+        found = self.find_files(self.files, "files")
         self._train = [path for path in found if path not in held]
         self._learn()
         return {

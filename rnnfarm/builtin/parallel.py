@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from rnnfarm.data.inputs import find_files
 from rnnfarm.data.lines import Counts, numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -106,8 +105,8 @@ class ParallelText(Reader):
             )
         found: dict[str, list[tuple[Path, Path]]] = {}
         for split, patterns in self.source.items():
-            sources = find_files(patterns, self.base, f"source.{split}")
-            targets = find_files(self.target[split], self.base, f"target.{split}")
+            sources = self.find_files(patterns, f"source.{split}")
+            targets = self.find_files(self.target[split], f"target.{split}")
             if len(sources) != len(targets):
                 raise JobError(
                     f"settings 'source.{split}' and 'target.{split}': {len(sources)} and"

@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import Field
 
 from rnnfarm.builtin.labels import LABEL
-from rnnfarm.data.inputs import find_files
 from rnnfarm.data.lines import numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -42,11 +41,11 @@ class TimeSeries(Reader):
     def columns(self) -> dict[str, Column]:
         """`values`, as wide as a series has dimensions, and the own column `label`."""
         held = {
-            "valid": find_files(self.valid_files, self.base, "valid_files"),
-            "test": find_files(self.test_files, self.base, "test_files"),
+            "valid": self.find_files(self.valid_files, "valid_files"),
+            "test": self.find_files(self.test_files, "test_files"),
         }
         named = {path for paths in held.values() for path in paths}
-        train = find_files(self.files, self.base, "files")
+        train = self.find_files(self.files, "files")
         self._files = {"train": [path for path in train if path not in named], **held}
         if not self._files["train"]:
             raise DataError("setting 'files': all files are empty; give files that hold data")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.place import Place
+from rnnfarm.data.provenance import describe_build
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.writer import DatasetWriter, refuse_existing, remove_leftovers
 from rnnfarm.errors import JobError, PluginError
@@ -32,10 +33,12 @@ def build_dataset(
     *,
     progress: Progress | None = None,
     filesystem: Any = None,
+    name: str | None = None,
 ) -> Dataset:
     """Build the dataset `path` from what `reader` reads, and open it.
 
-    `progress` is given lines of text, at most one a second. JobError when `path` exists.
+    `progress` is given lines of text, at most one a second; `name` is what a job calls the reader,
+    by default its class. JobError when `path` exists.
     """
     say = progress or (lambda line: None)
     refuse_existing(Place.of(path, filesystem))
@@ -45,16 +48,23 @@ def build_dataset(
     said = time.monotonic()
     columns = _columns(reader)
     with DatasetWriter(
-        path, columns, vocabularies=reader.vocabularies(), filesystem=filesystem
+        path,
+        columns,
+        vocabularies=reader.vocabularies(),
+        filesystem=filesystem,
+        origins=True,
     ) as writer:
         for sequence in _sequences(reader):
             writer.append(*sequence)
             if time.monotonic() - said >= EVERY:
                 said = time.monotonic()
                 say(f"building {path}: {writer.steps:,} steps")
+        writer.provenance = describe_build(reader, name or type(reader).__name__)
     dataset = open_dataset(path, filesystem=filesystem)
     sizes = ", ".join(f"{name} {split.steps:,}" for name, split in dataset.splits.items())
     say(f"built {path}: {sizes} steps")
+    for note in writer.provenance.notes:
+        say(f"{path}: {note}")
     return dataset
 
 
@@ -92,7 +102,7 @@ def build_from_settings(
     reader: Reader = registry.get("readers", reader_name)(**settings)
     if base is not None:
         reader.base = base
-    return build_dataset(reader, path, progress=progress)
+    return build_dataset(reader, path, progress=progress, name=reader_name)
 
 
 def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = None) -> Dataset:

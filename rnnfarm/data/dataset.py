@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rnnfarm.data.manifest import MANIFEST, Column, Manifest, SplitInfo, parse_manifest
+from rnnfarm.data.manifest import (
+    MANIFEST,
+    Column,
+    Manifest,
+    Provenance,
+    SplitInfo,
+    parse_manifest,
+)
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import verify_shard
 from rnnfarm.data.split import Split
@@ -38,6 +46,11 @@ class Dataset:
     def name(self) -> str | None:
         """The dataset's name, where it was given one."""
         return self.manifest.name
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """What the dataset was built from, None where its writer did not say."""
+        return self.manifest.provenance
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -69,6 +82,7 @@ class Dataset:
                 "width": column.width,
                 "vocabulary": column.vocabulary,
                 "unit": getattr(self.manifest.vocabularies.get(name), "unit", None),
+                "names": column.names,
             }
             for name, column in self.columns.items()
         }
@@ -85,6 +99,7 @@ class Dataset:
             "path": self.path,
             "name": self.name,
             "format": self.manifest.format,
+            "built_from": None if self.provenance is None else asdict(self.provenance),
             "columns": columns,
             "splits": splits,
             "steps": sum(split.steps for split in self.splits.values()),

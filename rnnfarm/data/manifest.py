@@ -27,6 +27,7 @@ MANIFEST = "dataset.json"
 
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Role = Literal["value", "calendar", "observed"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Column:
     `width` is the number of figures in one step (1 for tokens). An `own` column has a list of its
     own length for each sequence, where the others have an entry for every step: a label is one
     entry long, and a transcript has as many as it has letters.
+
+    `names` holds what each of the `width` values of a step is called, and `roles` what it is: a
+    `value` that was measured, a `calendar` feature, or `observed`, which is 1 where a value has
+    been measured and 0 where it was filled in. The values that have such a flag come in the order
+    of the flags.
     """
 
     kind: Literal["tokens", "values"]
@@ -43,6 +49,8 @@ class Column:
     width: Positive = 1
     vocabulary: Positive | None = None
     own: bool = False
+    names: list[str] | None = None
+    roles: list[Role] | None = None
 
     @classmethod
     def tokens(cls, vocabulary: int, own: bool = False) -> Column:
@@ -52,9 +60,15 @@ class Column:
         return cls("tokens", "uint16" if vocabulary <= 1 << 16 else "int32", 1, vocabulary, own)
 
     @classmethod
-    def values(cls, width: int, own: bool = False) -> Column:
+    def values(
+        cls,
+        width: int,
+        own: bool = False,
+        names: list[str] | None = None,
+        roles: list[Role] | None = None,
+    ) -> Column:
         """A column of `width` float32 figures a step."""
-        return cls("values", "float32", width, None, own)
+        return cls("values", "float32", width, None, own, names, roles)
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -77,6 +91,9 @@ class Column:
                 return "a column of tokens has an integer dtype, width 1 and a vocabulary size"
         elif self.dtype != "float32" or self.vocabulary is not None:
             return "a column of values has dtype float32 and no vocabulary"
+        for field_name, given in (("names", self.names), ("roles", self.roles)):
+            if given is not None and len(given) != self.width:
+                return f"{field_name} has {len(given)} entries for {self.width} values a step"
         return None
 
 
@@ -115,27 +132,65 @@ class VocabularyInfo:
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """A file that a dataset was built from: its path, and how to see whether it has changed.
+
+    `modified` is the time of its last change in nanoseconds since 1970.
+    """
+
+    path: str
+    bytes: Natural
+    modified: int
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a dataset was built from, and what its reader decided on the way.
+
+    Attributes:
+        reader: the reader's name, as a job gives it.
+        settings: all of its settings, the defaults included.
+        files: the files that it read, in the order in which it read them.
+        learned: what it found out from them, which reading another file for the same model needs.
+        notes: what was taken and what was left out, and why, a sentence each.
+    """
+
+    reader: str
+    settings: dict[str, Any]
+    files: list[SourceFile] = field(default_factory=list)
+    learned: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The whole of `dataset.json`."""
+    """The whole of `dataset.json`.
+
+    `origins`: whether the shards say where each sequence is from; see `data.origin`.
+    """
 
     columns: dict[str, Column]
     splits: dict[str, SplitInfo]
     vocabularies: dict[str, VocabularyInfo] = field(default_factory=dict)
     name: str | None = None
+    provenance: Provenance | None = None
+    origins: bool = False
     format: int = FORMAT
 
     def to_json(self) -> bytes:
         """The text of `dataset.json`; fields that say nothing are left out."""
         data = asdict(self)
         for column in data["columns"].values():
-            if not column["own"]:
-                del column["own"]
+            for key in ("own", "names", "roles"):
+                if not column[key]:
+                    del column[key]
         for split in data["splits"].values():
             for shard in split["shards"]:
                 if not shard["continues"]:
                     del shard["continues"]
-        keys = ["format", "name", "columns", "vocabularies", "splits"]
-        text = {key: data[key] for key in keys if data[key] is not None}
+        keys = ["format", "name", "provenance", "columns", "vocabularies", "origins", "splits"]
+        text = {key: data[key] for key in keys if data[key] not in (None, False)}
         return json.dumps(text, indent=1, ensure_ascii=False).encode()
 
 

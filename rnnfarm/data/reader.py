@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rnnfarm.data.inputs import find_files
+from rnnfarm.data.origin import NOWHERE, Origin
 from rnnfarm.errors import JobError
 from rnnfarm.settings import Part
 
@@ -22,22 +24,27 @@ class Sequence(NamedTuple):
     """A sequence of a split, or with `continues` a piece that carries on the split's last one.
 
     `columns` has one array a column: tokens (steps,), values (steps, width). Pieces keep a
-    sequence of any length out of memory.
+    sequence of any length out of memory. `origin` says where the sequence is from.
     """
 
     split: str
     columns: Mapping[str, npt.NDArray[Any]]
     continues: bool = False
+    origin: Origin = NOWHERE
 
 
 class Reader(Part, ABC):
     """Reads a user's files in constant memory; its settings are those of `build` in a job.
 
-    The methods are called in the order of this page, each once; `inputs` is called alone. Wrong
-    settings and missing files are a JobError, files that cannot be understood a DataError.
+    A build calls `columns`, `vocabularies` and `sequences`, each once and in this order, and then
+    `sources`, `learned` and `notes`. A prediction calls `recall`, and then `inputs` for each file.
+    Wrong settings and missing files are a JobError, files that cannot be understood a DataError.
     """
 
     base = Path()  # what paths in the settings are relative to; no setting itself
+    _found: dict[Path, int]
+    _recalled: Mapping[str, Any] = {}
+    _recalled_vocabularies: Mapping[str, Vocabulary] = {}
 
     @abstractmethod
     def columns(self) -> dict[str, Column]:
@@ -51,9 +58,47 @@ class Reader(Part, ABC):
     def sequences(self) -> Iterator[Sequence | tuple[str, Mapping[str, npt.NDArray[Any]]]]:
         """The sequences, split by split or mixed; `train` and `valid` are what training reads."""
 
+    def find_files(self, patterns: list[str], setting: str) -> list[Path]:
+        """Return the files that the patterns in a setting name; they count as read from then on.
+
+        See `data.inputs.find_files`.
+        """
+        found = find_files(patterns, self.base, setting)
+        known = self.__dict__.setdefault("_found", {})
+        for path in found:
+            known.setdefault(path, len(known))
+        return found
+
+    def sources(self) -> list[Path]:
+        """Return the files that were read, whose changes make a dataset out of date."""
+        return list(self.__dict__.get("_found", {}))
+
+    def origin(self, path: Path, row: int = -1, name: str = "") -> Origin:
+        """Return the origin of a sequence that begins at a row or line of one of `sources`."""
+        return Origin(name, self.__dict__.get("_found", {}).get(path, -1), row)
+
+    def learned(self) -> dict[str, Any]:
+        """Return, as JSON holds it, what the files have decided and the settings do not say.
+
+        It is kept with the dataset and with every run, and `recall` is given it.
+        """
+        return {}
+
+    def notes(self) -> list[str]:
+        """Return what was taken and what was left out, and why, a sentence each."""
+        return []
+
+    def recall(self, learned: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> None:
+        """Take what an earlier reader with these settings has `learned`, and its vocabularies.
+
+        From then on `inputs` reads a file exactly as the files of the build were read.
+        """
+        self._recalled, self._recalled_vocabularies = learned, vocabularies
+
     def _sequences_with(self, **settings: Any) -> Iterator[Sequence]:
         """What a reader with these settings in place of its own gives."""
         reader = type(self)(**self.settings() | settings)
+        reader.recall(self._recalled, self._recalled_vocabularies)
         reader.columns()
         return (Sequence(*item) for item in reader.sequences())
 

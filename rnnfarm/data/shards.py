@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from rnnfarm.data.manifest import Column, ShardInfo
+from rnnfarm.data.origin import FIELDS, NOWHERE, Origin, origin_arrays
 from rnnfarm.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,17 +90,21 @@ def _offsets(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
 class ShardWriter:
     """Writes one shard; rows wait in memory until a record batch is full."""
 
-    def __init__(self, place: Place, name: str, columns: Mapping[str, Column]) -> None:
+    def __init__(
+        self, place: Place, name: str, columns: Mapping[str, Column], origins: bool = False
+    ) -> None:
         self.name = name
         self.columns = columns
+        self.origins = origins
         self.rows = 0
         self.steps = 0
         self.continues: list[int] = []
-        self._schema = arrow_schema(columns)
+        self._schema = pa.schema([*arrow_schema(columns), *(FIELDS if origins else [])])
         self._file = HashingFile(place.create(name))
         self._arrow = pa.ipc.new_file(self._file, self._schema)
         self._waiting: list[Mapping[str, npt.NDArray[Any]]] = []
         self._lengths: list[int] = []
+        self._origins: list[Origin] = []
         self._waiting_steps = 0
         self._own_bytes = 0
         self._step_bytes = sum(c.step_bytes for c in columns.values() if not c.own)
@@ -110,12 +115,19 @@ class ShardWriter:
         lists = 8 * self.rows * len(self.columns)
         return self.steps * self._step_bytes + self._own_bytes + lists
 
-    def append(self, row: Mapping[str, npt.NDArray[Any]], steps: int, continues: bool) -> None:
+    def append(
+        self,
+        row: Mapping[str, npt.NDArray[Any]],
+        steps: int,
+        continues: bool,
+        origin: Origin = NOWHERE,
+    ) -> None:
         """Add one row of `steps` steps, of the columns' dtypes and shapes."""
         if continues:
             self.continues.append(self.rows)
         self._waiting.append(row)
         self._lengths.append(steps)
+        self._origins.append(origin)
         self.rows += 1
         self.steps += steps
         self._waiting_steps += steps
@@ -148,8 +160,10 @@ class ShardWriter:
             if column.kind == "values" and column.width > 1:
                 items = pa.FixedSizeListArray.from_arrays(items, column.width)
             arrays.append(pa.LargeListArray.from_arrays(pa.array(offsets), items))
+        if self.origins:
+            arrays += origin_arrays(self._origins)
         self._arrow.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._waiting, self._lengths, self._waiting_steps = [], [], 0
+        self._waiting, self._lengths, self._origins, self._waiting_steps = [], [], [], 0
 
     def _check(
         self, name: str, column: Column, figures: npt.NDArray[Any], offsets: npt.NDArray[np.int64]
@@ -201,7 +215,8 @@ class Chunk:
 
     `columns` holds the figures, tokens (steps,) and values (steps, width), read-only; `starts` the
     split's step at which each sequence that begins in here begins, ascending. `own` holds the
-    figures of own columns, and where those of each of these sequences begin, and the end.
+    figures of own columns, and where those of each of these sequences begin, and the end. `origins`
+    holds what `data.origin` keeps of each of these sequences, None where the shard has none.
     """
 
     low: int
@@ -209,6 +224,13 @@ class Chunk:
     columns: Mapping[str, npt.NDArray[Any]]
     starts: npt.NDArray[np.int64]
     own: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]
+    origins: pa.RecordBatch | None = None
+
+    def origin(self, index: int) -> Origin:
+        """Return where sequence `index` of those that begin in here is from."""
+        if self.origins is None:
+            return NOWHERE
+        return Origin(*(column[index].as_py() for column in self.origins.columns))
 
 
 def map_shard(
@@ -280,7 +302,7 @@ def _chunks(
             # Rows that carry on a sequence are empty, and may be left out.
             own[name] = (np.append(places[:-1][begins], places[-1]), figures)
         figures_by_step = {name: part[1] for name, part in stepwise.items()}
-        chunks.append(Chunk(low, high, figures_by_step, starts, own))
+        chunks.append(Chunk(low, high, figures_by_step, starts, own, _origins(batch, begins)))
         low, row = high, row + batch.num_rows
     if low - first != info.steps or row != info.rows:
         raise DataError(
@@ -288,6 +310,14 @@ def _chunks(
             f" {info.steps}; {REBUILD}"
         )
     return chunks
+
+
+def _origins(batch: pa.RecordBatch, begins: npt.NDArray[np.bool_]) -> pa.RecordBatch | None:
+    """The origins of the sequences that begin in a record batch."""
+    names = [kind.name for kind in FIELDS]
+    if any(batch.schema.get_field_index(name) < 0 for name in names):
+        return None
+    return batch.select(names).filter(pa.array(begins))
 
 
 def _figures(

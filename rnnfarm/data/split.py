@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rnnfarm.data.manifest import Column, SplitInfo
+    from rnnfarm.data.origin import Origin
     from rnnfarm.data.place import Place
 
 # A mapped shard holds no file descriptor, only address space; a fetched one also its disk space.
@@ -100,6 +101,11 @@ class Split:
         if at == len(chunk.starts) or int(chunk.starts[at]) != start:
             raise IndexError(f"no sequence begins at step {start}")
         return figures[places[at] : places[at + 1]]
+
+    def origin(self, start: int) -> Origin:
+        """Return where the sequence that begins at step `start` is from."""
+        chunk = self.chunk(start)
+        return chunk.origin(int(np.searchsorted(chunk.starts, start)))
 
     def all_own(self, column: str) -> npt.NDArray[Any]:
         """The entries of an own column of all sequences, one after the other."""

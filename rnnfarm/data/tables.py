@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from rnnfarm.data.inputs import bounds, cut, find_files
+from rnnfarm.data.inputs import bounds, cut
 from rnnfarm.data.lines import leave_something
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -84,7 +84,7 @@ class TableReader(Reader):
         leave_something(self.valid, self.test)
         if self.calendar and self.time is None:
             raise JobError("setting 'calendar': name the column of dates or times in 'time' too")
-        self._files = find_files(self.files, self.base, "files")
+        self._files = self.find_files(self.files, "files")
         self._values = self.values or self._default_values()
         self._check_roles()
         for path in self._files:

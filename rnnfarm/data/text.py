@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.data.inputs import bounds, cut, find_files, pick_files
+from rnnfarm.data.inputs import bounds, cut, pick_files
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.errors import DataError, JobError
@@ -93,9 +93,9 @@ class TextReader(TokenReader):
     split: Literal["tail", "file"] = "tail"
 
     def _find(self) -> list[tuple[Path, float]]:
-        files = find_files(self.files, self.base, "files")
+        files = self.find_files(self.files, "files")
         if self.valid_files:
-            valid = find_files(self.valid_files, self.base, "valid_files")
+            valid = self.find_files(self.valid_files, "valid_files")
             train = [(path, 0.0) for path in files if path not in valid]
             return train + [(path, 1.0) for path in valid]
         if self.split == "tail":

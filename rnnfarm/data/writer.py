@@ -18,7 +18,16 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from rnnfarm.data.manifest import MANIFEST, Column, Manifest, ShardInfo, SplitInfo, VocabularyInfo
+from rnnfarm.data.manifest import (
+    MANIFEST,
+    Column,
+    Manifest,
+    Provenance,
+    ShardInfo,
+    SplitInfo,
+    VocabularyInfo,
+)
+from rnnfarm.data.origin import NOWHERE, Origin
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import BATCH_BYTES, BATCH_STEPS, ShardWriter
 from rnnfarm.errors import DataError, JobError, RunError
@@ -52,6 +61,7 @@ class DatasetWriter:
         name: str | None = None,
         filesystem: Any = None,
         shard_bytes: int = SHARD_BYTES,
+        origins: bool = False,
     ) -> None:
         self.place = Place.of(path, filesystem)
         self.columns = dict(columns)
@@ -59,6 +69,10 @@ class DatasetWriter:
         self.name = name
         self.shard_bytes = shard_bytes
         self.steps = 0
+        #: What the dataset was built from; set before the block ends.
+        self.provenance: Provenance | None = None
+        #: Whether the dataset says where its sequences are from.
+        self.origins = origins
         self._open: dict[str, ShardWriter] = {}
         self._done: dict[str, list[ShardInfo]] = {}
         self._shards = 0
@@ -73,19 +87,25 @@ class DatasetWriter:
         return self
 
     def append(
-        self, split: str, sequence: Mapping[str, npt.NDArray[Any]], continues: bool = False
+        self,
+        split: str,
+        sequence: Mapping[str, npt.NDArray[Any]],
+        continues: bool = False,
+        origin: Origin = NOWHERE,
     ) -> None:
         """Add a sequence: one array a column, tokens (steps,) and values (steps, width).
 
-        With `continues` it carries on the last sequence of the split, and its own columns are left
-        out. Empty ones are left out.
+        With `continues` it carries on the last sequence of the split, and its own columns and its
+        origin are left out. Empty ones are left out.
         """
         steps = self._check(sequence, continues)
         try:
             for low in range(0, steps, self._piece):
                 high = min(low + self._piece, steps)
                 row = self._row(sequence, low, high, continues or low > 0)
-                self._writer(split).append(row, high - low, continues or low > 0)
+                carries_on = continues or low > 0
+                where = NOWHERE if carries_on else origin
+                self._writer(split).append(row, high - low, carries_on, where)
         except OSError as error:
             raise self._unwritable(error) from error
         self.steps += steps
@@ -111,7 +131,7 @@ class DatasetWriter:
             writer = None
         if writer is None:
             name = f"shard-{self._shards:05d}.arrow"
-            writer = ShardWriter(self._folder.place, name, self.columns)
+            writer = ShardWriter(self._folder.place, name, self.columns, self.origins)
             self._open[split] = writer
             self._done.setdefault(split, [])
             self._shards += 1
@@ -167,7 +187,9 @@ class DatasetWriter:
         vocabularies = {
             name: VocabularyInfo(v.unit, v.entries) for name, v in self.vocabularies.items()
         }
-        manifest = Manifest(self.columns, splits, vocabularies, self.name)
+        manifest = Manifest(
+            self.columns, splits, vocabularies, self.name, self.provenance, self.origins
+        )
         self._folder.publish(manifest.to_json())
 
     def _abandon(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfarm.data.dataset import open_dataset
+from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.examples import Examples
 from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.manifest import Column
@@ -41,11 +41,11 @@ class Source:
             return self.opened.dataset.split(self.split)
         place = folder / "input"
         columns = _columns_read(self.opened)
-        with DatasetWriter(str(place), columns) as writer:
+        with DatasetWriter(str(place), columns, origins=True) as writer:
             for piece in _pieces_of_file(self, self.file, folder, lines):
                 _check_piece(self.file, piece, columns)
                 named = {name: piece.columns[name] for name in columns}
-                writer.append("input", named, continues=piece.continues)
+                writer.append("input", named, piece.continues, piece.origin)
         return open_dataset(place).split("input")
 
     def windows(self, folder: Path) -> Windows:
@@ -99,8 +99,17 @@ def _pieces_of_file(source: Source, path: Path, folder: Path, lines: bool) -> It
         elif not path.is_file():
             raise JobError(f"{path}: there is no such file; mend the path")
         reader: Reader = source.registry.get("readers", build.reader)(**build.settings)
+        _recall(reader, opened.dataset)
         for piece in reader.inputs(path.absolute()):
             yield Sequence(*piece)
+
+
+def _recall(reader: Reader, dataset: Dataset) -> None:
+    """Tell a reader what was found out when the run's dataset was built."""
+    if dataset.provenance is not None:
+        named = {name: dataset.vocabulary(name) for name in dataset.columns}
+        vocabularies = {name: known for name, known in named.items() if known is not None}
+        reader.recall(dataset.provenance.learned, vocabularies)
 
 
 def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> None:
