@@ -42,37 +42,39 @@ class PartTable(Table):
 
 class ReaderTable(PartTable):
     kind, key = "readers", "reader"
-    reader: str
+    reader: str = Field(description="what reads the files: a reader's name")
 
 
 class LossTable(PartTable):
     kind = "losses"
-    name: str
+    name: str = Field(description="a loss's name")
 
 
 class OptimizerTable(PartTable):
     kind = "optimizers"
-    name: str = "adam"
+    name: str = Field(default="adam", description="an optimizer's name")
 
 
 class ScheduleTable(PartTable):
     kind = "schedules"
-    name: str = "constant"
+    name: str = Field(default="constant", description="a schedule's name")
 
 
 class CallbackTable(PartTable):
     kind = "callbacks"
-    name: str
+    name: str = Field(description="a callback's name")
 
 
 class LayerTable(PartTable):
     """One recurrent layer, with the settings of its cell beside these keys."""
 
     kind, key = "cells", "cell"
-    cell: str
+    cell: str = Field(description="a cell's name")
     hidden: Positive = Field(description="width of the hidden state (in each direction)")
     dropout: Probability = Field(default=0.0, description="dropout of the layer's output")
-    bidirectional: bool = False
+    bidirectional: bool = Field(
+        default=False, description="a second layer of the same size reads from the end"
+    )
     residual: bool = Field(default=False, description="add the layer's input to its output")
     zoneout: Probability | dict[str, Probability] = Field(
         default=0.0,
@@ -81,19 +83,24 @@ class LayerTable(PartTable):
     recurrent_dropout: Probability = Field(
         default=0.0, description="one mask a window on the recurrence"
     )
-    initial: Literal["zero", "random", "learned"] = "zero"
+    initial: Literal["zero", "random", "learned"] = Field(
+        default="zero", description="the state that a sequence begins with"
+    )
 
 
 class InputTable(Table):
-    kind: Literal["embedding", "one_hot", "linear", "none"]
+    kind: Literal["embedding", "one_hot", "linear", "none"] = Field(
+        description="how the input column comes in: tokens as embedding or one_hot, values as they "
+        "are (none) or through a linear map"
+    )
     size: Positive | None = Field(
         default=None, description="width of the embedding or the linear map"
     )
-    dropout: Probability = 0.0
+    dropout: Probability = Field(default=0.0, description="dropout of what comes in")
 
 
 class OutputTable(Table):
-    bias: bool = True
+    bias: bool = Field(default=True, description="add a learned bias to the output")
     tied: bool = Field(default=False, description="use the embedding as the output's weights")
 
 
@@ -101,8 +108,10 @@ class DecoderTable(Table):
     """What writes a sequence of its own, from what the layers have read."""
 
     size: Positive = Field(description="width of the embedding of the tokens that it reads")
-    layers: list[LayerTable] = Field(min_length=1)
-    attention: Literal["none", "dot", "general", "additive"] = "none"
+    layers: list[LayerTable] = Field(min_length=1, description="the layers that write")
+    attention: Literal["none", "dot", "general", "additive"] = Field(
+        default="none", description="how a step is scored against the steps that were read"
+    )
     dropout: Probability = Field(default=0.0, description="of the embedded tokens")
     sampling: Probability = Field(
         default=0.0,
@@ -113,13 +122,17 @@ class DecoderTable(Table):
 class ClipTable(Table):
     """Exactly one of the two."""
 
-    norm: Annotated[float, Field(gt=0)] | None = None
-    value: Annotated[float, Field(gt=0)] | None = None
+    norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the largest norm of the whole gradient; a longer one is scaled"
+    )
+    value: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the largest size of each element of the gradient"
+    )
 
 
 class WorkersTable(Table):
-    min: Positive
-    max: Positive
+    min: Positive = Field(description="the workers that a run starts and goes on with at least")
+    max: Positive = Field(description="the workers that a run takes at most")
 
 
 class DataTable(Table):
@@ -128,7 +141,11 @@ class DataTable(Table):
     build: ReaderTable | None = Field(
         default=None, description="how to make the dataset if it is absent"
     )
-    mode: Literal["streams", "examples", "forecast"] = "streams"
+    mode: Literal["streams", "examples", "forecast"] = Field(
+        default="streams",
+        description="streams: windows follow each other and the state is carried on; examples: "
+        "batches of whole sequences; forecast: windows of the past and the steps after them",
+    )
     scale: Literal["none", "standard"] = Field(
         default="none",
         description="standard: bring each figure to mean 0 and deviation 1 of the training part; "
@@ -150,27 +167,35 @@ class DataTable(Table):
 
 
 class ModelTable(Table):
-    input: InputTable
+    input: InputTable = Field(description="what brings the input column to the layers")
     layers: list[LayerTable] = Field(description="may be empty where there is a decoder")
     pool: Literal["last", "mean", "max", "attention"] | None = Field(
         default=None,
         description="how a sequence's steps become one, for a target that is one a sequence",
     )
-    decoder: DecoderTable | None = None
-    output: OutputTable = OutputTable()
-    loss: LossTable
+    decoder: DecoderTable | None = Field(
+        default=None, description="what writes a sequence of its own from what was read"
+    )
+    output: OutputTable = Field(default=OutputTable(), description="the last linear map")
+    loss: LossTable = Field(description="what is made small: a loss's name, or a table with one")
 
 
 class TrainingTable(Table):
-    batch: Positive = 32
-    window: Positive = 64
+    batch: Positive = Field(default=32, description="rows of a batch, over all lanes")
+    window: Positive = Field(
+        default=64, description="steps between two truncations of the gradient"
+    )
     stride: Positive | None = Field(
         default=None, description="steps between windows; the window if absent"
     )
-    steps: Positive = 1000
-    lanes: Positive = 1
-    seed: Count = 0
-    dtype: Literal["float32", "float64"] = "float32"
+    steps: Positive = Field(default=1000, description="batches to train")
+    lanes: Positive = Field(
+        default=1, description="equal groups of rows that workers share; part of the result"
+    )
+    seed: Count = Field(default=0, description="of all random numbers")
+    dtype: Literal["float32", "float64"] = Field(
+        default="float32", description="of parameters, states and sums"
+    )
     precision: Literal["full", "tf32", "bf16"] = Field(
         default="full",
         description="how a GPU rounds what goes into matrix products; sums, states and parameters "
@@ -183,18 +208,30 @@ class TrainingTable(Table):
         default=1,
         description="threads of one matrix product; part of what the result's last bits depend on",
     )
-    kernel: str = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    optimizer: OptimizerTable
-    schedule: ScheduleTable
-    clip: ClipTable | None = None
+    kernel: str = Field(
+        default="auto", description="what computes the cells; auto: the best one for the device"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where it computes; auto: a GPU if there is one"
+    )
+    optimizer: OptimizerTable = Field(description="an optimizer's name, or a table with one")
+    schedule: ScheduleTable = Field(
+        description="what the learning rate is multiplied by over the run"
+    )
+    clip: ClipTable | None = Field(
+        default=None, description="a norm, or a table with norm or value; if absent nothing is cut"
+    )
     evaluate_every: Count = Field(default=0, description="0: only at the end")
     evaluate_windows: Count = Field(default=0, description="0: the whole validation split")
     checkpoint_every: Count = Field(default=500, description="0: only at the end")
-    keep: Positive = 3
-    log_every: Positive = 1
+    keep: Positive = Field(
+        default=3, description="the newest checkpoints that are kept, beside the best one"
+    )
+    log_every: Positive = Field(default=1, description="steps between two entries of metrics.jsonl")
     gradient_flow_every: Count = Field(default=0, description="0: never")
-    callbacks: list[CallbackTable] = []
+    callbacks: list[CallbackTable] = Field(
+        default=[], description="what acts on the run after its evaluations"
+    )
 
 
 class ClusterTable(Table):
@@ -241,10 +278,10 @@ class ClusterTable(Table):
 class Job(Table):
     """A whole job, checked and resolved."""
 
-    data: DataTable
-    model: ModelTable
-    training: TrainingTable
-    cluster: ClusterTable
+    data: DataTable = Field(description="what is learned from")
+    model: ModelTable = Field(description="what is learned")
+    training: TrainingTable = Field(description="how it is learned")
+    cluster: ClusterTable = Field(description="the workers of a Ray cluster")
 
     @property
     def base(self) -> Path:

@@ -7,7 +7,8 @@ A part declares its settings as annotated class attributes::
         beta: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 ``Momentum(lr=0.2)`` checks the settings and sets them as attributes. An attribute without a value
-is a required setting; names that start with ``_`` and ``ClassVar``s are no settings.
+is a required setting; names that start with ``_`` and ``ClassVar``s are no settings. What a setting
+means is said in the class's docstring, as ``name: text`` (see ``setting_docs``).
 pydantic is imported only once settings have to be checked, since parts are named far more often.
 """
 
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from rnnfarm.errors import JobError, PluginError, suggestion
+from rnnfarm.setting_docs import described
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -191,9 +193,12 @@ def _settings_model(part: type[Part]) -> type[BaseModel]:
     from pydantic import ConfigDict, Field, PydanticUserError, create_model
 
     fields: dict[str, Any] = {}
+    meanings = described(part, declared(part))
     for name, hint in declared(part).items():
         default = getattr(part, name, ...)
-        fields[name] = (hint, Field(default=default))
+        said = name in meanings  # where it is not, its annotation may have a description
+        field = Field(default=default, description=meanings[name]) if said else Field(default)
+        fields[name] = (hint, field)
     config = ConfigDict(
         extra="forbid", allow_inf_nan=False, protected_namespaces=(), title=part.__name__
     )

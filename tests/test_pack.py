@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,15 @@ import tomli_w
 from training_tools import REGISTRY, token_job, write_tokens
 
 from rnnfarm.cluster import pack as module
-from rnnfarm.cluster.pack import Pack, add_plugins, pack_job
+from rnnfarm.cluster.pack import Pack, add_plugins, pack_job, parts_of_job
 from rnnfarm.cluster.submitted import differences
+from rnnfarm.data import ensure_dataset
+from rnnfarm.data.inputs import find_files
 from rnnfarm.errors import JobError, PluginError
 from rnnfarm.job import load_job
 from rnnfarm.plugins import Registry
+
+JOBS = Path(__file__).parents[1] / "jobs"
 
 
 @pytest.fixture
@@ -74,8 +80,106 @@ def test_what_a_reader_reads_travels_where_the_dataset_is_not_built(folder: Path
     tokens = [columns["tokens"] for _, columns, *_ in (reader.columns() and reader.sequences())]
     assert sum(map(len, tokens)) == 9
     raw["data"]["build"]["files"] = ["../none/*.txt"]
-    with pytest.raises(JobError, match=r"data.build.files: .*none/\*\.txt matches no file; mend"):
+    with pytest.raises(JobError, match=r"data.build.files.0: .*none/\*\.txt in the job matches no"):
         packed(folder, raw)
+
+
+def paths_in(value: Any) -> list[str]:
+    """Every text in a table that begins with ../, however deep it lies."""
+    if isinstance(value, str):
+        return [value] if value.startswith("../") else []
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in inner for text in paths_in(each)]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in JOBS.glob("*.toml")))
+def test_every_job_travels_with_its_files(folder: Path, name: str) -> None:
+    """Each path of the job file, whatever its setting, names the same bytes in the pack."""
+    job = folder.parent / "jobs" / name
+    job.write_bytes((JOBS / name).read_bytes())
+    raw = tomllib.loads(job.read_text())
+    patterns = paths_in(raw["data"].get("build", {}))
+    wanted = []
+    for number, pattern in enumerate(patterns):
+        for k in range(2 if "*" in pattern else 1):
+            path = Path(os.path.normpath(job.parent / pattern.replace("*", f"a{k}")))
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{number}, file {k}")
+            wanted.append(path.read_text())
+    found = pack_job(job, (), REGISTRY, folder)
+    packed_job = tomllib.loads((folder / "job.toml").read_text())
+    build = packed_job["data"]["build"]
+    assert paths_in(build) == []
+    assert found.bytes == sum(map(len, wanted))
+    arrived = [path.read_text() for path in sorted(folder.rglob("*")) if path.name != "job.toml"
+               and path.is_file()]  # fmt: skip
+    assert sorted(arrived) == sorted(wanted)
+    moved = [text for text in texts_in(build) if text.startswith("files/")]
+    assert len(moved) == len(patterns)
+    read = [p.read_text() for text in moved for p in find_files([text], folder, "files")]
+    assert read == wanted
+
+
+def texts_in(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in inner for text in texts_in(each)]
+
+
+def test_texts_and_their_translations_are_built_from_the_pack(folder: Path) -> None:
+    for name, lines in {"a.de": "ja nein", "b.de": "ja", "a.en": "yes no", "b.en": "yes"}.items():
+        (folder.parent / name).write_text("\n".join(lines.split()) + "\n")
+    raw = token_job(Path("x"), data={"path": "made"})
+    sides = {k: {"train": [f"../a.{v}"], "valid": [f"../b.{v}"]} for k, v in
+             {"source": "de", "target": "en"}.items()}  # fmt: skip
+    raw["data"]["build"] = {"reader": "parallel-text", "least": 1} | sides
+    packed(folder, raw)
+    for path in folder.parent.glob("?.*"):
+        path.unlink()
+    job = load_job(folder / "job.toml", (), REGISTRY)
+    dataset = ensure_dataset(job, REGISTRY)
+    assert {name: split.sequences for name, split in dataset.splits.items()} == {
+        "train": 2,
+        "valid": 1,
+    }
+
+
+def test_a_name_that_a_pattern_would_read_otherwise_travels(folder: Path) -> None:
+    odd = folder.parent / "odd [1]"
+    odd.mkdir()
+    (odd / "what*.txt").write_text("star")
+    (odd / "whatever.txt").write_text("other")
+    (folder.parent / "deep").mkdir()
+    (folder.parent / "deep" / "[b].txt").write_text("brackets")
+    raw = token_job(Path("data"))
+    files = ["../odd [1]/what*.txt", "../d*p/[[]b].txt"]
+    raw["data"]["build"] = {"reader": "characters", "files": files}
+    packed(folder, raw)
+    settings = tomllib.loads((folder / "job.toml").read_text())["data"]["build"]
+    read = [path.read_text() for path in find_files(settings["files"], folder, "files")]
+    assert read == ["star", "brackets"]
+
+
+def test_a_cell_of_a_decoder_travels(
+    folder: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(plugin))
+    raw = demo_job("gru")
+    raw["data"] |= {"mode": "examples", "target": "target"}
+    raw["model"]["decoder"] = {
+        "size": 4,
+        "layers": [{"cell": "pack_demo:Demo", "hidden": 8}, {"cell": "elman", "hidden": 8}],
+    }
+    registry = Registry.load()
+    found = pack_job(write_job(folder, raw), (), registry, folder)
+    assert found.plugins == ["pack_demo"]
+    assert list(parts_of_job(found.job))[:3] == [
+        ("cells", "gru"),
+        ("cells", "pack_demo:Demo"),
+        ("cells", "elman"),
+    ]
+    sys.modules.pop("pack_demo", None)
 
 
 def test_what_cannot_travel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.data.inputs import bounds, cut
+from rnnfarm.data.inputs import FilePattern, bounds, cut
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.tables import TARGET, VALUES
@@ -37,13 +37,13 @@ class NumPyArrays(Reader):
     valid_files: the files for validation, instead.
     """
 
-    files: list[str]
+    files: list[FilePattern]
     values: str | None = None
     target: str | None = None
     vocabulary: Annotated[int, Field(ge=1)] | None = None
     classes: Annotated[int, Field(ge=1)] | None = None
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    valid_files: list[str] = []
+    valid_files: list[FilePattern] = []
 
     def columns(self) -> dict[str, Column]:
         """`tokens` or `values`, and `target` where an array is named for it."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rnnfarm.builtin.labels import LABEL, in_order
 from rnnfarm.data.audio import LogMel, read_wav
+from rnnfarm.data.inputs import FilePattern
 from rnnfarm.data.lines import leave_something, share
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -51,7 +52,7 @@ class Wav(Reader):
     and deviation 1 for each figure of an utterance.
     """
 
-    files: list[str]
+    files: list[FilePattern]
     pattern: str = "(?P<label>[^_]+)_.*"
     valid: Held = 0.1
     test: Held = 0.0

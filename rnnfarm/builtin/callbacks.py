@@ -14,8 +14,8 @@ from rnnfarm.training.patience import Patience
 class EarlyStopping(Callback):
     """Ends the run once ``patience`` evaluations in a row were no better than the best before.
 
-    metric: which figure of an evaluation, the lower the better.
-    min_delta: by how much it must fall below the best one to count as better.
+    patience: how many evaluations in a row may be no better; metric: which value of an evaluation,
+    the lower the better; min_delta: by how much it must fall below the best one to count as better.
     """
 
     needs_evaluation = True

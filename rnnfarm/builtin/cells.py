@@ -28,6 +28,9 @@ class Elman(Cell):
     """The simple recurrent network (Elman 1990).
 
     ``init = "identity"`` with ``activation = "relu"`` is the IRNN (Le et al. 2015).
+
+    activation: what the new state goes through; init: how the recurrent weights start (default:
+    orthogonal, or the identity with relu).
     """
 
     activation: Literal["tanh", "sigmoid", "relu"] = "tanh"
@@ -40,7 +43,10 @@ class Elman(Cell):
 
 
 class Jordan(Cell):
-    """The network whose state is its own output (Jordan 1986); two stages a step."""
+    """The network whose state is its own output (Jordan 1986); two stages a step.
+
+    activation: what the hidden units go through.
+    """
 
     states = ("y",)
     activation: Literal["tanh", "sigmoid", "relu"] = "tanh"
@@ -51,7 +57,10 @@ class Jordan(Cell):
 
 
 class LSTM(Cell):
-    """Long short-term memory with a forget gate (Gers et al. 2000), forget bias 1."""
+    """Long short-term memory with a forget gate (Gers et al. 2000), forget bias 1.
+
+    forget_bias: what the bias of the forget gate starts from.
+    """
 
     states = ("h", "c")
     forget_bias: float = 1.0
@@ -63,7 +72,10 @@ class LSTM(Cell):
 
 
 class LSTMPeephole(Cell):
-    """LSTM whose gates see the cell state (Gers and Schmidhuber 2000)."""
+    """LSTM whose gates see the cell state (Gers and Schmidhuber 2000).
+
+    forget_bias: what the bias of the forget gate starts from.
+    """
 
     states = ("h", "c")
     forget_bias: float = 1.0
@@ -78,7 +90,11 @@ class LSTMPeephole(Cell):
 
 
 class LSTMProjection(Cell):
-    """LSTM whose output is projected to ``projection`` units (Sak et al. 2014)."""
+    """LSTM whose output is projected to ``projection`` units (Sak et al. 2014).
+
+    projection: the width of the output, which is also what is fed back;
+    forget_bias: what the bias of the forget gate starts from.
+    """
 
     states = ("h", "c")
     projection: int
@@ -95,7 +111,10 @@ class LSTMProjection(Cell):
 
 
 class LSTMLayerNorm(Cell):
-    """LSTM with layer normalisation of every gate and of the cell state (Ba et al. 2016)."""
+    """LSTM with layer normalisation of every gate and of the cell state (Ba et al. 2016).
+
+    forget_bias: what the bias of the forget gate starts from.
+    """
 
     states = ("h", "c")
     forget_bias: float = 1.0
@@ -162,6 +181,7 @@ class MGUGateAfter(Cell):
 class IndRNN(Cell):
     """Independently recurrent network (Li et al. 2018): each unit sees only itself.
 
+    activation: what the new state goes through.
     reach: over how many steps a state may grow twofold at most. Recurrent weights beyond
         ±2^(1/reach) count as that (section 3.1); without it they are free.
     """

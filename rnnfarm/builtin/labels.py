@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from rnnfarm.data.inputs import FilePattern
 from rnnfarm.data.lines import Counts, leave_something, numbered_lines, split_by_hash
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -36,9 +37,9 @@ class LabelledText(Reader):
     training part. Blank lines are left out.
     """
 
-    files: list[str]
-    valid_files: list[str] = []
-    test_files: list[str] = []
+    files: list[FilePattern]
+    valid_files: list[FilePattern] = []
+    test_files: list[FilePattern] = []
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label: Literal["first", "last"] = "first"

@@ -87,7 +87,10 @@ class BinaryCrossEntropy(Loss):
 
 
 class Huber(Loss):
-    """½e² where |e| ≤ ``delta``, else delta · (|e| - ½ delta); e = output - target (Huber 1964)."""
+    """½e² where |e| ≤ ``delta``, else delta · (|e| - ½ delta); e = output - target (Huber 1964).
+
+    delta: the size of an error up to which it is squared.
+    """
 
     delta: Annotated[float, Field(gt=0)] = 1.0
 
@@ -102,6 +105,8 @@ class Quantile(Loss):
     """The pinball loss max(τe, (τ - 1)e), e = target - output (Koenker and Bassett 1978).
 
     The network gives, for every τ of ``quantiles`` in turn, a row as wide as the target.
+
+    quantiles: the shares τ of the targets that lie below what is foretold.
     """
 
     quantiles: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [
@@ -170,7 +175,9 @@ class Gaussian(Loss):
     """-log of a normal density, for each value with a mean and a deviation that are learned.
 
     The network gives a row of means and a row of what softplus makes deviations of, each as wide as
-    the target (Nix and Weigend 1994). ``least``: the smallest deviation.
+    the target (Nix and Weigend 1994).
+
+    least: the smallest deviation.
     """
 
     least: Annotated[float, Field(gt=0)] = 1e-3

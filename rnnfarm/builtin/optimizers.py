@@ -20,7 +20,10 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class _Classic(Optimizer):
-    """An optimizer whose weight decay is the gradient of ½ weight_decay · p²."""
+    """An optimizer whose weight decay is the gradient of ½ weight_decay · p².
+
+    weight_decay: the share of the parameters that is added to their gradients (L2).
+    """
 
     weight_decay: NotNegative = 0.0
 
@@ -38,7 +41,10 @@ class SGD(_Classic):
 
 
 class Momentum(_Classic):
-    """Gradient descent with a velocity v ← βv + g (Polyak 1964): p - lr · v."""
+    """Gradient descent with a velocity v ← βv + g (Polyak 1964): p - lr · v.
+
+    beta: how much of the velocity is kept at each step.
+    """
 
     states = ("velocity",)
     lr: Positive = 0.01
@@ -50,7 +56,10 @@ class Momentum(_Classic):
 
 
 class Nesterov(_Classic):
-    """Nesterov's momentum in the form of Sutskever et al. 2013: p - lr · (g + βv), v ← βv + g."""
+    """Nesterov's momentum in the form of Sutskever et al. 2013: p - lr · (g + βv), v ← βv + g.
+
+    beta: how much of the velocity is kept at each step.
+    """
 
     states = ("velocity",)
     lr: Positive = 0.01
@@ -63,7 +72,10 @@ class Nesterov(_Classic):
 
 
 class Adagrad(_Classic):
-    """Steps divided by the root of the sum of all squared gradients (Duchi et al. 2011)."""
+    """Steps divided by the root of the sum of all squared gradients (Duchi et al. 2011).
+
+    epsilon: is added to the root, so that nothing is divided by 0.
+    """
 
     states = ("squares",)
     lr: Positive = 0.01
@@ -76,7 +88,11 @@ class Adagrad(_Classic):
 
 
 class RMSProp(_Classic):
-    """Steps divided by the root of a running mean of squares (Tieleman and Hinton 2012)."""
+    """Steps divided by the root of a running mean of squares (Tieleman and Hinton 2012).
+
+    rho: how much of the mean of squares is kept at each step; epsilon: is added to the root, so
+    that nothing is divided by 0.
+    """
 
     states = ("squares",)
     lr: Positive = 1e-3
@@ -94,6 +110,9 @@ class Adam(_Classic):
 
     Kingma and Ba 2015, algorithm 1, with the corrections folded into the learning rate and the
     root, which changes nothing but the rounding.
+
+    beta1, beta2: how much of the mean of gradients, and of that of squares, is kept at each step;
+    epsilon: is added to the root, so that nothing is divided by 0.
     """
 
     states = ("mean", "squares")
@@ -119,7 +138,10 @@ class Adam(_Classic):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay is apart from the gradient (Loshchilov and Hutter 2019)."""
+    """Adam whose weight decay is apart from the gradient (Loshchilov and Hutter 2019).
+
+    weight_decay: the share of a parameter that a step of learning rate 1 takes away from it.
+    """
 
     weight_decay: NotNegative = 0.01
 
@@ -132,7 +154,12 @@ class AdamW(Adam):
 
 
 class Lion(Optimizer):
-    """The sign of a running mean (Chen et al. 2023, algorithm 2), with decoupled weight decay."""
+    """The sign of a running mean (Chen et al. 2023, algorithm 2), with decoupled weight decay.
+
+    weight_decay: the share of a parameter that a step of learning rate 1 takes away from it; beta1:
+    the share of the mean in the direction of a step; beta2: how much of the mean is kept at each
+    step.
+    """
 
     states = ("mean",)
     lr: Positive = 1e-4

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from rnnfarm.data.inputs import FilePattern
 from rnnfarm.data.lines import Counts, numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -23,7 +24,7 @@ TARGET = "target"
 BEGIN = "<s>"
 END = "</s>"
 
-Files = dict[Literal["train", "valid", "test"], list[str]]
+Files = dict[Literal["train", "valid", "test"], list[FilePattern]]
 
 
 class ParallelText(Reader):

@@ -21,7 +21,10 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """``gamma`` times as large after every ``every`` steps."""
+    """``gamma`` times as large after every ``every`` steps.
+
+    every: the number of steps between two changes; gamma: what the factor is multiplied by.
+    """
 
     every: Annotated[int, Field(ge=1)]
     gamma: Annotated[float, Field(gt=0)] = 0.1
@@ -31,7 +34,10 @@ class Step(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine from 1 to ``final`` (Loshchilov and Hutter 2017, without restarts)."""
+    """Half a cosine from 1 to ``final`` (Loshchilov and Hutter 2017, without restarts).
+
+    final: the factor at the end of the run.
+    """
 
     final: Share = 0.0
 
@@ -41,7 +47,10 @@ class Cosine(Schedule):
 
 
 class Linear(Schedule):
-    """A straight line from 1 to ``final``."""
+    """A straight line from 1 to ``final``.
+
+    final: the factor at the end of the run.
+    """
 
     final: Share = 0.0
 
@@ -60,7 +69,9 @@ class InverseSqrt(Schedule):
 class Plateau(Schedule):
     """``gamma`` times as large whenever ``patience`` evaluations in a row were no better.
 
-    min_delta: by how much the validation loss must fall below the best one to count as better.
+    patience: how many evaluations in a row may be no better; gamma: what the factor is then
+    multiplied by; min_delta: by how much the validation loss must fall below the best one to count
+    as better.
     """
 
     needs_evaluation = True

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from rnnfarm.builtin.labels import LABEL
+from rnnfarm.data.inputs import FilePattern
 from rnnfarm.data.lines import numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -33,9 +34,9 @@ class TimeSeries(Reader):
     time stamps, missing values or targets that are no labels are refused.
     """
 
-    files: list[str]
-    test_files: list[str] = []
-    valid_files: list[str] = []
+    files: list[FilePattern]
+    test_files: list[FilePattern] = []
+    valid_files: list[FilePattern] = []
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     def columns(self) -> dict[str, Column]:

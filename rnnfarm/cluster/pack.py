@@ -26,10 +26,13 @@ from urllib.parse import unquote, urlparse
 
 import tomli_w
 
+from rnnfarm.data.inputs import match_files, no_match
 from rnnfarm.errors import JobError, PluginError
 from rnnfarm.hookspecs import PROJECT
+from rnnfarm.input_settings import map_files
 from rnnfarm.job import Job, read_job
 from rnnfarm.job_reading import override, read_toml
+from rnnfarm.job_tables import PartTable, Table
 from rnnfarm.plugins import Registry
 
 #: Bytes of local files that may travel with a job; Ray takes 500 MiB at most.
@@ -86,7 +89,7 @@ def pack_job(
     override(raw, settings)
     job = read_job(raw, registry, path.absolute().parent, str(path))
     table = job.to_dict()
-    size = _pack_data(str(path), raw, job, table["data"], folder)
+    size = _pack_data(str(path), raw, job, table["data"], folder, registry)
     names = list(added)
     for kind, name in parts_of_job(job):
         plugin = registry.plugin_of(kind, name)
@@ -104,24 +107,35 @@ def pack_job(
 
 def parts_of_job(job: Job) -> Iterator[tuple[str, str]]:
     """``(kind, name)`` of every part that a job names."""
-    yield from (("cells", layer.cell) for layer in job.model.layers)
-    yield "losses", job.model.loss.name
-    yield "optimizers", job.training.optimizer.name
-    yield "schedules", job.training.schedule.name
-    yield from (("callbacks", callback.name) for callback in job.training.callbacks)
-    if job.data.build:
-        yield "readers", job.data.build.reader
+    yield from _named_parts(job)
     if job.training.kernel != "auto":
         yield "kernels", job.training.kernel
     if job.cluster.exchange != "auto":
         yield "exchanges", job.cluster.exchange
 
 
+def _named_parts(value: Any) -> Iterator[tuple[str, str]]:
+    """The parts of every table in a value, however deep it lies."""
+    if isinstance(value, PartTable):
+        yield value.kind, getattr(value, value.key)
+    if isinstance(value, Table):
+        for name in type(value).model_fields:
+            yield from _named_parts(getattr(value, name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named_parts(inner)
+
+
 # -- data -----------------------------------------------------------------------------------------
 
 
 def _pack_data(
-    source: str, raw: Mapping[str, Any], job: Job, table: dict[str, Any], folder: Path
+    source: str,
+    raw: Mapping[str, Any],
+    job: Job,
+    table: dict[str, Any],
+    folder: Path,
+    registry: Registry,
 ) -> int:
     """Copy a job's local data and change its paths; the bytes copied.
 
@@ -146,42 +160,50 @@ def _pack_data(
                 "data.build how to, or name a place that every node of the cluster reaches"
             )
         return 0
-    return 0 if there else _pack_files(source, table["build"], base, folder)
+    if there:
+        return 0
+    files = _Files(source, base, folder)
+    reader = registry.get("readers", job.data.build.reader)
+    table["build"] |= map_files(reader, job.data.build.settings, files.take)
+    return files.size
 
 
-def _pack_files(source: str, build: dict[str, Any], base: Path, folder: Path) -> int:
-    """Copy what a reader's settings ``files`` and ``…_files`` name relative to the job."""
-    size = 0
-    for key, patterns in build.items():
-        if not (key.endswith("files") and isinstance(patterns, list)):
-            continue
-        for number, pattern in enumerate(patterns):
-            pattern = os.path.expanduser(pattern)
-            if os.path.isabs(pattern):
-                continue
-            root, rest = _split_pattern(pattern)
-            found = sorted(
-                p
-                for p in glob.glob(rest, root_dir=base / root, recursive=True)
-                if (base / root / p).is_file()
-            )
-            if not found:
-                raise JobError(
-                    f"{source}: data.build.{key}: {base / pattern} matches no file; mend the path"
-                )
-            size += _checked_size(source, f"data.build.{key}", [base / root / p for p in found])
-            target = Path(FILES) / f"{key}{number}"
-            for name in found:
-                (folder / target / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(base / root / name, folder / target / name)
-            patterns[number] = str(target / rest)
-    return size
+class _Files:
+    """Copies what a reader's settings name relative to the job.
+
+    Attributes:
+        size: the bytes copied.
+    """
+
+    def __init__(self, source: str, base: Path, folder: Path) -> None:
+        self.size = 0
+        self._source, self._base, self._folder = source, base, folder
+
+    def take(self, setting: str, pattern: str) -> str:
+        """Copy the files of a pattern, and return the pattern that names them in the pack."""
+        pattern = os.path.expanduser(pattern)
+        if os.path.isabs(pattern) or "://" in pattern:
+            return pattern
+        key = f"data.build.{setting}"
+        found = match_files(pattern, self._base)
+        if not found:
+            raise JobError(f"{self._source}: {key}: {no_match(pattern, self._base, 'the job')}")
+        self.size += _checked_size(self._source, key, found)
+        root, rest = _split_pattern(pattern, found == [self._base / pattern])
+        target = Path(FILES) / setting
+        for path in found:
+            copy = self._folder / target / path.relative_to(self._base / root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        return str(target / rest)
 
 
-def _split_pattern(pattern: str) -> tuple[str, str]:
+def _split_pattern(pattern: str, literal: bool) -> tuple[str, str]:
     """The folders of a glob pattern before its first wildcard, and the rest."""
     parts = Path(pattern).parts
-    fixed = next((k for k, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    last = len(parts) - 1
+    wild = (k for k, part in enumerate(parts[:last]) if glob.has_magic(part) and not literal)
+    fixed = next(wild, last)
     return os.path.join("", *parts[:fixed]), os.path.join(*parts[fixed:])
 
 

@@ -3,6 +3,7 @@
 from rnnfarm.data.build import build_dataset, build_from_settings, ensure_dataset
 from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.examples import Examples
+from rnnfarm.data.inputs import FilePattern
 from rnnfarm.data.manifest import Column, ShardInfo, SplitInfo
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.split import Split
@@ -16,6 +17,7 @@ __all__ = [
     "Dataset",
     "DatasetWriter",
     "Examples",
+    "FilePattern",
     "Reader",
     "Sequence",
     "ShardInfo",

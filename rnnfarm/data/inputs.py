@@ -5,16 +5,22 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from rnnfarm.errors import DataError, JobError
+from rnnfarm.input_settings import NamesFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     # Where each split of a file or sequence ends, in order; the first one begins at 0.
     Bounds = list[tuple[str, int]]
+
+
+#: A setting's text that names files, by a glob pattern relative to the job: `files:
+#: list[FilePattern]`. Files that are named so travel with a submitted job.
+FilePattern = Annotated[str, NamesFiles()]
 
 
 def find_files(patterns: Sequence[str], base: Path, setting: str) -> list[Path]:
@@ -25,23 +31,36 @@ def find_files(patterns: Sequence[str], base: Path, setting: str) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        path = base / os.path.expanduser(pattern)
-        if path.is_file():
-            if path.stat().st_size == 0:
-                raise DataError(f"{path}: the file is empty; give one that holds data")
-            found[path] = None
-            continue
-        if path.is_dir():
-            raise JobError(
-                f"{path} in setting '{setting}' is a folder; name its files by a pattern, as"
-                f" '{pattern.rstrip('/')}/*.txt'"
-            )
-        matched = [base / name for name in sorted(glob.glob(str(path), recursive=True))]
-        files = [name for name in matched if name.is_file()]
+        files = match_files(pattern, base)
+        if files == [base / os.path.expanduser(pattern)] and files[0].stat().st_size == 0:
+            raise DataError(f"{files[0]}: the file is empty; give one that holds data")
         if not files:
-            raise JobError(f"{path} in setting '{setting}' matches no file; mend the path")
-        found.update((name, None) for name in files if name.stat().st_size)
+            raise JobError(no_match(pattern, base, f"setting '{setting}'"))
+        found.update((path, None) for path in files if path.stat().st_size)
     return list(found)
+
+
+def match_files(pattern: str, base: Path) -> list[Path]:
+    """The files that one pattern relative to `base` names: the one of just that name, or sorted
+    those that it matches as a glob pattern."""
+    pattern = os.path.expanduser(pattern)
+    if (base / pattern).is_file():
+        return [base / pattern]
+    # Only the pattern is one: a folder above it may be called a[1].
+    names = sorted(glob.glob(pattern, root_dir=base, recursive=True))
+    return [path for path in (base / name for name in names) if path.is_file()]
+
+
+def no_match(pattern: str, base: Path, where: str) -> str:
+    """What is wrong with a pattern that matches no file, and the fix."""
+    path = base / os.path.expanduser(pattern)
+    if path.is_dir():
+        return (
+            f"{path} in {where} is a folder; name its files by a pattern, as"
+            f" '{pattern.rstrip('/')}/*.txt'"
+        )
+    quoted = "; in a pattern, write [[] for [ itself" if "[" in pattern else ""
+    return f"{path} in {where} matches no file; correct the path{quoted}"
 
 
 def bounds(length: int, valid: float, test: float = 0.0) -> Bounds:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from rnnfarm.data.inputs import bounds, cut
+from rnnfarm.data.inputs import FilePattern, bounds, cut
 from rnnfarm.data.lines import leave_something
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
@@ -49,7 +49,8 @@ class TableReader(Reader):
     one; group: a column with a new value where a new sequence begins (by default each file is
     one); first: how many rows of each sequence are read, from its begin (by default all);
     valid, test: the parts for validation and test, from 0 to 1, which come last: the end of
-    every sequence (split = "tail"), or the last sequences (split = "sequence").
+    every sequence (split = "tail"), or the last sequences (split = "sequence"); split: which of the
+    two.
 
     time: a column of dates or times, in whose order the rows of a sequence must be; calendar: what
     the model is told of it, of "hour", "weekday", "month" and "yearday": the sine and the cosine
@@ -67,7 +68,7 @@ class TableReader(Reader):
     them alone has it as its target (data.target = "target" in a job, with data.mode = "forecast").
     """
 
-    files: list[str]
+    files: list[FilePattern]
     values: list[str] = []
     target: list[str] = []
     group: str | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.data.inputs import bounds, cut, pick_files
+from rnnfarm.data.inputs import FilePattern, bounds, cut, pick_files
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.errors import DataError, JobError
@@ -30,7 +30,10 @@ BLOCK = 1 << 20
 
 
 class TokenReader(Reader):
-    """Base of the readers whose one column is `tokens`."""
+    """Base of the readers whose one column is `tokens`.
+
+    sequence: whether a sequence is a whole file or one line.
+    """
 
     sequence: Literal["file", "line"] = "file"
 
@@ -83,13 +86,14 @@ class TextReader(TokenReader):
 
     files: the files, by glob patterns; valid: the part for validation, from 0 to 1, taken from the
     end of every file (split = "tail") or as whole files (split = "file"); valid_files: the files
-    for validation, instead of a part; sequence: a sequence is a whole file or one line.
+    for validation, instead of a part; split: where `valid` is taken from.
+
     A line keeps its end, which tells a model where lines end; blank lines are left out.
     """
 
-    files: list[str]
+    files: list[FilePattern]
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    valid_files: list[str] = []
+    valid_files: list[FilePattern] = []
     split: Literal["tail", "file"] = "tail"
 
     def _find(self) -> list[tuple[Path, float]]:

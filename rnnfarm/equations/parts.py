@@ -73,13 +73,14 @@ class Loss(Part):
     ``step(output, target)`` gives the loss of one step; units are summed. ``target`` is one class
     number (width 1) where ``target_kind`` is ``"classes"``, and a row of values where it is
     ``"values"``. A loss that is no such function (CTC) writes ``evaluate`` in place of ``step``.
+
+    reduction: what the sum over valid steps is divided by: nothing (sum), or their number in the
+    whole batch (mean).
     """
 
     target_kind: ClassVar[Literal["classes", "values"]] = "values"
     #: Whether a target is a list of labels for a whole sequence, at no known steps of it.
     of_labels: ClassVar[bool] = False
-    #: What the sum over valid steps is divided by: nothing, or the number of valid steps of the
-    #: whole batch.
     reduction: Literal["sum", "mean"] = "mean"
 
     def outputs(self, width: int) -> int:
@@ -118,6 +119,9 @@ class Optimizer(Part):
 
     ``step(param, grad, *states, lr, t)`` gives the new parameter and the new states; ``lr`` is the
     learning rate of this step and ``t`` the step's number, from 1. States start at 0.
+
+    lr: the learning rate, which the schedule multiplies; weight_decay: how strongly parameters are
+    drawn towards 0.
     """
 
     states: ClassVar[tuple[str, ...]] = ()

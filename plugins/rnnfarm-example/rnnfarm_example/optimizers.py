@@ -10,7 +10,10 @@ from rnnfarm import Optimizer, sign
 
 
 class SignMomentum(Optimizer):
-    """Steps of one size in the direction of a running mean (Signum, Bernstein et al. 2018)."""
+    """Steps of one size in the direction of a running mean (Signum, Bernstein et al. 2018).
+
+    beta: how much of the mean is kept at each step.
+    """
 
     states = ("mean",)
     lr: Annotated[float, Field(gt=0)] = 1e-3
