@@ -266,7 +266,7 @@ def predict(
     One JSON object a line, for a split of the run's data or for a file; or with --table the number
     of each sequence, and what the model says.
     """
-    import json
+    from rnnfarm.strict_json import to_json
 
     if (split is None) == (source is None):
         raise click.UsageError("give exactly one of --split NAME and --input PATH")
@@ -284,11 +284,9 @@ def predict(
     ):
         if table:
             said = row.get("text", row["prediction"])
-            click.echo(
-                f"{row['sequence']:>8}  {said if isinstance(said, str) else json.dumps(said)}"
-            )
+            click.echo(f"{row['sequence']:>8}  {said if isinstance(said, str) else to_json(said)}")
         else:
-            click.echo(json.dumps(row))
+            click.echo(to_json(row))
 
 
 cli.add_command(report)
@@ -395,11 +393,10 @@ def schema(ctx: click.Context) -> None:
 
     It is made from the installed plugins.
     """
-    import json
-
     from rnnfarm.job import job_schema
+    from rnnfarm.strict_json import to_json
 
-    click.echo(json.dumps(job_schema(load_registry(ctx)), indent=2))
+    click.echo(to_json(job_schema(load_registry(ctx)), indent=2))
 
 
 @cli.command()

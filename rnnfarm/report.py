@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rnnfarm.errors import DataError, RunError
+from rnnfarm.strict_json import to_json
 
 log = logging.getLogger("rnnfarm")
 
@@ -127,7 +127,7 @@ class MetricsLog:
             return
         self.last[kind] = entry
         with self._writing():
-            self._file.write(json.dumps(_finite(entry), allow_nan=False) + "\n")
+            self._file.write(to_json(entry) + "\n")
             self._file.flush()
 
     def flush(self) -> None:
@@ -173,10 +173,10 @@ def _entry(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def append_evaluation(path: Path, step: int, figures: Mapping[str, Any]) -> None:
     """Add what a model was measured at to the metrics of its run, where they can be written."""
-    entry = {"step": step, "evaluation": _finite(figures)}
+    entry = {"step": step, "evaluation": dict(figures)}
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, allow_nan=False) + "\n")
+            file.write(to_json(entry) + "\n")
     except OSError as error:
         log.warning("%s: the evaluation cannot be added to it (%s)", path, error.strerror)
 
@@ -185,13 +185,6 @@ def _kind(entry: Mapping[str, Any]) -> str:
     if "evaluation" in entry:
         return f"evaluation {entry['evaluation'].get('split')}"
     return next((k for k in ("valid_loss", "gradient_flow") if k in entry), "train_loss")
-
-
-def _finite(value: Any) -> Any:
-    """A figure or a table of figures; null for infinity and NaN, which JSON has not."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -71,9 +71,9 @@ def naming(job: Path) -> Iterator[None]:
 
 
 def print_json(report: dict[str, Any]) -> None:
-    import json
+    from rnnfarm.strict_json import to_json
 
-    click.echo(json.dumps({"schema": 1} | report))
+    click.echo(to_json({"schema": 1} | report))
 
 
 def print_table(report: dict[str, Any]) -> None:

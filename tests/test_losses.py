@@ -270,12 +270,42 @@ def test_a_gradient_that_is_not_contiguous_is_refused() -> None:
         (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing"),
         (lambda: Quantile(quantiles=[]), "quantiles"),
         (lambda: Quantile(quantiles=[0.5, 1.0]), "quantiles"),
+        (lambda: Quantile(quantiles=[0.9, 0.1, 0.9]), r"0\.9 is there more than once"),
         (lambda: MeanSquaredError(reduction="max"), "reduction"),
     ],
 )
 def test_settings_out_of_range(make: Callable[[], Loss], match: str) -> None:
     with pytest.raises(JobError, match=match):
         make()
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "rows"),
+    [
+        ([0.1, 0.5, 0.9], [1]),
+        ([0.05, 0.1, 0.5], [2]),
+        ([0.5, 0.9], [0]),
+        ([0.1, 0.9], [0, 1]),
+        ([0.9, 0.1], [0, 1]),
+        ([0.01, 0.4, 0.6, 0.99], [1, 2]),
+        ([0.7, 0.2, 0.45], [1]),
+        ([0.8], [0]),
+    ],
+)
+def test_a_prediction_is_the_quantile_nearest_to_one_half(
+    quantiles: list[float], rows: list[int]
+) -> None:
+    """By value, wherever it stands in the list; of two that are equally near, the middle."""
+    drawn = np.sort(np.random.default_rng(0).standard_normal((5, len(quantiles), WIDTH)), axis=1)
+    output = drawn[:, np.argsort(np.argsort(quantiles))].reshape(5, -1)
+    middle, low, high = Quantile(quantiles=quantiles).interval(output, WIDTH)
+    assert np.allclose(middle, drawn[:, rows].mean(1), rtol=1e-15)
+    if len(quantiles) == 1:
+        assert low is None
+        assert high is None
+    else:
+        assert np.array_equal(low, drawn[:, 0])
+        assert np.array_equal(high, drawn[:, -1])
 
 
 class Twice(Loss):

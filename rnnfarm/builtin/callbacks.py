@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -33,7 +34,8 @@ class EarlyStopping(Callback):
                 f"callback early_stopping: metric = {self.metric!r} is no figure of an evaluation; "
                 + suggestion(self.metric, metrics)
             )
-        waited = self._patience.observe(float(metrics[self.metric]))
+        value = metrics[self.metric]
+        waited = self._patience.observe(math.nan if value is None else float(value))
         if waited >= self.patience:
             best = self._patience.best
             least = "a number" if best is None else f"below {best:g}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.language import (
@@ -101,31 +101,43 @@ class Huber(Loss):
         return where(size <= self.delta, 0.5 * error * error, far)
 
 
+def _each_once(quantiles: list[float]) -> list[float]:
+    for tau in quantiles:
+        if quantiles.count(tau) > 1:
+            raise ValueError(f"{tau:g} is there more than once; name each quantile once")
+    return quantiles
+
+
 class Quantile(Loss):
     """The pinball loss max(τe, (τ - 1)e), e = target - output (Koenker and Bassett 1978).
 
-    The network gives, for every τ of ``quantiles`` in turn, a row as wide as the target.
+    The network gives, for every τ of ``quantiles`` in turn, a row as wide as the target. A
+    prediction is the quantile nearest to 0.5, or the middle between the two where two are equally
+    near; its interval is between the lowest and the highest quantile.
 
     quantiles: the shares τ of the targets that lie below what is foretold.
     """
 
-    quantiles: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [
-        0.1,
-        0.5,
-        0.9,
-    ]
+    quantiles: Annotated[
+        list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1), AfterValidator(_each_once)
+    ] = [0.1, 0.5, 0.9]
 
     def outputs(self, width: int) -> int:
         return width * len(self.quantiles)
 
     def interval(self, output: Any, width: int) -> tuple[Any, Any, Any]:
-        """The middle quantile, and the interval between the lowest and the highest one."""
+        """Return the quantile nearest to 0.5, and the lowest and the highest one."""
         import numpy as np
 
-        count = len(self.quantiles)
-        rows = np.sort(output.reshape(*output.shape[:-1], count, width), axis=-2)  # none crosses
-        low, middle, high = (rows[..., at, :] for at in (0, count // 2, -1))
-        return (middle, None, None) if count == 1 else (middle, low, high)
+        taus = np.sort(self.quantiles)
+        # Rows in the order of their quantiles, whatever that of the setting is; none crosses.
+        rows = np.sort(output.reshape(*output.shape[:-1], len(taus), width), axis=-2)
+        far = np.abs(taus - 0.5)
+        nearest = np.flatnonzero(np.isclose(far, far.min(), rtol=0, atol=1e-9))
+        middle = rows[..., nearest[0], :] if len(nearest) == 1 else rows[..., nearest, :].mean(-2)
+        return (
+            (middle, None, None) if len(taus) == 1 else (middle, rows[..., 0, :], rows[..., -1, :])
+        )
 
     def step(self, output: Symbol, target: Symbol) -> Symbol:
         total: Symbol | float = 0.0

@@ -106,7 +106,7 @@ class ClusterTrainer(Trainer):
         self.seconds.update(reports[0].seconds)
         return reports[0]
 
-    def measure(self, windows: Windows) -> dict[str, float]:
+    def measure(self, windows: Windows) -> dict[str, float | None]:
         found = self._recovering(lambda group: group.call("evaluate"))
         parts = {node: sums for part in found for node, sums in part.items()}
         lanes = evaluation_lanes(windows, self.job.training.lanes)

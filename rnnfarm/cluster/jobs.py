@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import platform
@@ -19,6 +18,7 @@ from typing import Any
 from rnnfarm import __version__
 from rnnfarm.cluster.pack import JOB, Pack
 from rnnfarm.errors import DeviceError, JobError
+from rnnfarm.strict_json import to_json
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 #: What the cluster's side is told of the machine that submits.
@@ -95,7 +95,7 @@ class Jobs:
         client = {"rnnfarm": __version__, "ray": ray.__version__, "python": python_version()}
         environment: dict[str, Any] = {
             "working_dir": str(pack.folder),
-            "env_vars": {CLIENT: json.dumps(client), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT)},
+            "env_vars": {CLIENT: to_json(client), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT)},
         }
         if requirements:
             environment["pip"] = list(requirements)

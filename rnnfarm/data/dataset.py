@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from rnnfarm.data.shards import verify_shard
 from rnnfarm.data.split import Split
 from rnnfarm.data.vocabulary import Vocabulary
 from rnnfarm.errors import DataError, JobError, suggestion
+from rnnfarm.strict_json import to_json
 
 if TYPE_CHECKING:
     import os
@@ -121,7 +121,7 @@ class Dataset:
 
 
 def _hash(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(to_json(facts, sort_keys=True).encode()).hexdigest()
 
 
 def open_dataset(path: str | os.PathLike[str], *, filesystem: Any = None) -> Dataset:

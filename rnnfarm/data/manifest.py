@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rnnfarm.errors import DataError
+from rnnfarm.strict_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,7 +192,7 @@ class Manifest:
                     del shard["continues"]
         keys = ["format", "name", "provenance", "columns", "vocabularies", "origins", "splits"]
         text = {key: data[key] for key in keys if data[key] not in (None, False)}
-        return json.dumps(text, indent=1, ensure_ascii=False).encode()
+        return to_json(text, indent=1, ensure_ascii=False).encode()
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:

@@ -25,6 +25,7 @@ from safetensors.numpy import load, save_file
 
 from rnnfarm.errors import DataError, RunError
 from rnnfarm.files import bring_to_disk
+from rnnfarm.strict_json import to_json
 
 log = logging.getLogger("rnnfarm")
 FORMAT = 1
@@ -85,10 +86,10 @@ def _write_files(
     save_file(dict(arrays), state)
     with state.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = json.loads(json.dumps(facts))  # as it will be read, so that the checksum agrees
+    facts = json.loads(to_json(facts))  # as it will be read, so that the checksum agrees
     facts["files"] = {STATE: {"bytes": state.stat().st_size, "sha256": checksum}}
     facts["sha256"] = _checksum(facts)
-    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / FACTS).write_text(to_json(facts, indent=1) + "\n", encoding="utf-8")
     for path in (state, folder / FACTS, folder):
         bring_to_disk(path)
 
@@ -96,7 +97,7 @@ def _write_files(
 def _checksum(facts: Mapping[str, Any]) -> str:
     """The checksum of everything in checkpoint.json but itself, however it is spaced."""
     rest = {key: value for key, value in facts.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(to_json(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

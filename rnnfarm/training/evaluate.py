@@ -39,7 +39,7 @@ def evaluate(
     most: int = 0,
     executor: Executor | None = None,
     threads: int = 1,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Loss and metrics over the first ``most`` windows of a split, or all of it where 0.
 
     Every row of the batch reads its own part from a zero state, in ``lanes`` groups of rows.
@@ -93,19 +93,26 @@ def evaluate_lanes(
     return dict((executor.map if executor else map)(run, mine))
 
 
-def figures(model: Model, sums: Sums) -> dict[str, float]:
-    """The metrics of what was added up."""
-    steps = max(sums.count, 1)
-    loss = model.loss.loss
-    total = float(sums.loss)
-    result = {"loss": total / (steps if loss.reduction == "mean" else 1)}
+def figures(model: Model, sums: Sums) -> dict[str, float | None]:
+    """Return the metrics of what was added up, None for those of nothing.
+
+    Where no step counted, because none of the targets was observed, there is neither a loss nor
+    anything else.
+    """
+    steps, loss, total = sums.count, model.loss.loss, float(sums.loss)
+    result = {"loss": _over(total, steps if loss.reduction == "mean" else min(steps, 1))}
     if loss.of_labels:
-        result["letter_error_rate"] = sums.edits / max(sums.labels, 1)
+        result["letter_error_rate"] = _over(sums.edits, sums.labels)
     elif loss.of_classes:
-        nats = total / steps
-        result["bits"], result["perplexity"] = bits(nats), perplexity(nats)
-        result["accuracy"] = float(sums.correct) / steps
+        nats = _over(total, steps)
+        result["bits"] = None if nats is None else bits(nats)
+        result["perplexity"] = None if nats is None else perplexity(nats)
+        result["accuracy"] = _over(float(sums.correct), steps)
     return result
+
+
+def _over(total: float, count: int) -> float | None:
+    return total / count if count else None
 
 
 def evaluate_run(

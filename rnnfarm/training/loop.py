@@ -168,7 +168,7 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(self._not_finite(entry["step"], loss))
 
-    def measure(self, windows: Windows) -> dict[str, float]:
+    def measure(self, windows: Windows) -> dict[str, float | None]:
         """Loss and metrics of a split."""
         training = self.job.training
         return evaluate(
@@ -185,8 +185,9 @@ class Trainer:
     def evaluate(self, windows: Windows) -> dict[str, Any]:
         """The metrics of the validation split, which the schedule goes by."""
         found = self.measure(windows)
-        self.schedule.observe(found["loss"])
-        self.valid_loss = found["loss"] if math.isfinite(found["loss"]) else None
+        loss = found["loss"]
+        self.schedule.observe(math.nan if loss is None else loss)
+        self.valid_loss = loss if loss is not None and math.isfinite(loss) else None
         return {"step": self.step} | {f"valid_{name}": value for name, value in found.items()}
 
     def close(self) -> None:
@@ -300,10 +301,10 @@ def _kept(part: Schedule | Callback) -> Any:
     """What a checkpoint keeps of a part, which may be a plugin's."""
     state = part.state()
     try:
-        json.dumps(state)
+        json.dumps(state, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise PluginError(
             f"{type(part).__name__}.state gives {state!r} ({error}); give what JSON has: plain "
-            "numbers, texts, lists and tables"
+            "finite numbers, texts, lists and tables"
         ) from error
     return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import signal
@@ -24,6 +23,7 @@ from rnnfarm.errors import Interrupted, JobError, RunError
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress
+from rnnfarm.strict_json import to_json
 from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
     Checkpoint,
@@ -267,7 +267,10 @@ class _Run:
         self.metrics.write(entry)
         for callback in self.trainer.callbacks:
             callback.on_evaluation(entry)
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in entry.items() if k != "step")
+        measured = {name: value for name, value in entry.items() if name != "step"}
+        shown = "  ".join(
+            f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in measured.items()
+        )
         self.progress.say(f"step {self.trainer.step}  {shown}")
 
     def _checkpoint(self) -> None:
@@ -318,7 +321,7 @@ def _write_run_json(
         "numpy": np.__version__,
         "machine": platform.machine(),
     }
-    write_whole(out / "run.json", json.dumps(described, indent=1) + "\n")
+    write_whole(out / "run.json", to_json(described, indent=1) + "\n")
 
 
 @contextmanager
