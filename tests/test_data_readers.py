@@ -241,6 +241,12 @@ def test_python_source_is_the_same_every_time(tmp_path):
 
 # Tables.
 
+
+def named(*names):
+    """The column of the table's columns of these names."""
+    return Column.values(len(names), names=list(names), roles=["value"] * len(names))
+
+
 CSV_TEXT = "time,who,x,y\n" + "".join(
     f"2020-01-{i + 1},{'abc'[i // 8]},{i},{-i}.5\n" for i in range(20)
 )
@@ -395,7 +401,11 @@ def test_the_calendar_of_time_stamps(tmp_path, kind):
     reader = stamped(tmp_path, kind)
     reader.calendar = ["hour", "weekday", "month", "yearday"]
     dataset = build(reader, tmp_path)
-    assert dataset.columns == {"values": Column.values(9), "target": Column.values(1)}
+    waves = [f"{field}:{wave}" for field in reader.calendar for wave in ("sin", "cos")]
+    assert dataset.columns == {
+        "values": Column.values(9, names=["x", *waves], roles=["value", *["calendar"] * 8]),
+        "target": named("x"),
+    }
     wanted = [
         [i, *np.concatenate([circle(part) for part in parts])] for i, parts in enumerate(CALENDAR)
     ]
@@ -417,7 +427,7 @@ def test_only_the_named_fields_of_the_calendar_in_their_order(tmp_path):
 def test_time_alone_adds_nothing_and_is_no_value(tmp_path):
     (tmp_path / "t.csv").write_text("day,x\n20240101,1\n20240101,2\n20240301,3\n")
     dataset = build(CSV(files=["t.csv"], time="day", valid=0), tmp_path)
-    assert dataset.columns == {"values": Column.values(1)}
+    assert dataset.columns == {"values": named("x")}
 
 
 def test_months_and_offsets_are_times(tmp_path):
@@ -520,8 +530,12 @@ def test_missing_cells_are_masked(tmp_path, kind, target, length):
     settings = {"values": ["x", "y"], "target": target, "group": "who", "missing": "mask"}
     dataset = build(kind(files=["t"], valid=0.25, **settings), tmp_path)
     assert dataset.columns == {
-        "values": Column.values(4),
-        "target": Column.values(2),
+        "values": Column.values(
+            4,
+            names=["x", "y", "x:observed", "y:observed"],
+            roles=["value", "value", "observed", "observed"],
+        ),
+        "target": named(*(target or "xy")),
         "observed": Column.tokens(2),
     }
     picked = [2, 0] if target else [0, 1]

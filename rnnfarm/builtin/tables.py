@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as papq
 from pydantic import Field
 
+from rnnfarm.data.row_numbers import RowNumbers
 from rnnfarm.data.tables import TableReader
 from rnnfarm.data.times import holds_moments
 from rnnfarm.errors import DataError, JobError
@@ -61,10 +62,10 @@ class CSV(TableReader):
         return [name for name in names if name in firsts and _is_figure(firsts[name])]
 
     def _batches(
-        self, path: Path, names: list[str], group: str | None, time: str | None
+        self, path: Path, names: list[str], keys: list[str], time: str | None
     ) -> Iterator[pa.RecordBatch]:
         types = {name: pa.float32() for name in names}
-        types |= {name: pa.string() for name in (group, time) if name is not None}
+        types |= {name: pa.string() for name in (*keys, time) if name is not None}
         options: dict[str, Any] = {
             "read_options": pacsv.ReadOptions(use_threads=False),
             "parse_options": pacsv.ParseOptions(delimiter=self.delimiter),
@@ -78,24 +79,20 @@ class CSV(TableReader):
         try:
             with pacsv.open_csv(path, **options) as reader:
                 for batch in reader:
-                    if not self._is_whole(batch, names, group):
-                        raise self._bad_cell(path, names, group)
+                    if not self._is_whole(batch, names):
+                        raise self._bad_cell(path, names)
                     yield batch
         except (pa.ArrowInvalid, OSError) as error:
-            raise self._bad_cell(path, names, group, error) from None
+            raise self._bad_cell(path, names, error) from None
 
-    def _is_whole(self, batch: pa.RecordBatch, names: list[str], group: str | None) -> bool:
+    def _is_whole(self, batch: pa.RecordBatch, names: list[str]) -> bool:
         """Whether all figures are finite, and there is a value wherever there must be one."""
-        needed = list(names) if self.missing == "error" else []
-        if group is not None:
-            needed.append(group)
+        needed = names if self.missing == "error" else []
         return not any(batch.column(name).null_count for name in needed) and all(
             pc.all(pc.is_finite(batch.column(name)), min_count=0).as_py() for name in names
         )
 
-    def _bad_cell(
-        self, path: Path, names: list[str], group: str | None, error: Exception | None = None
-    ) -> DataError:
+    def _bad_cell(self, path: Path, names: list[str], error: Exception | None = None) -> DataError:
         """Find the first wrong cell again, by its line, which pyarrow does not know."""
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = csv.reader(file, delimiter=self.delimiter)
@@ -108,8 +105,6 @@ class CSV(TableReader):
                         " mend the line"
                     )
                 for name, cell in zip(header, row, strict=False):
-                    if name == group and cell in self.null_values:
-                        return DataError(f"{at}: column '{name}' has no value; mend the line")
                     if name in names and (what := self._wrong(cell)):
                         return DataError(f"{at}: column '{name}' {what}")
         return DataError(f"{path}: cannot be read as CSV ({error}); mend the file")
@@ -135,6 +130,33 @@ class CSV(TableReader):
             rows = csv.reader(file, delimiter=self.delimiter)
             next(islice(filter(None, rows), row + 1, None), None)  # after the line of names
             return f"line {rows.line_num}"
+
+    def _numbers(self, path: Path, rows: int) -> RowNumbers:
+        if _lines(path) == 1 + rows:  # no empty lines, and no line ends inside cells
+            return RowNumbers(2)
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            begins = _begins(csv.reader(file, delimiter=self.delimiter))
+            next(begins, None)
+            return RowNumbers(2, islice(begins, rows))
+
+
+def _begins(rows: Any) -> Iterator[int]:
+    """The lines at which the rows of a CSV reader begin, without empty ones."""
+    end = 0
+    for cells in rows:
+        if cells:
+            yield end + 1
+        end = rows.line_num
+
+
+def _lines(path: Path) -> int:
+    """The number of lines of a file."""
+    count, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            count += block.count(b"\n")
+            last = block[-1:]
+    return count + (last != b"\n")
 
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -170,7 +192,7 @@ class Parquet(TableReader):
             raise DataError(f"{path}: cannot be read as Parquet ({error}); mend it") from None
 
     def _batches(
-        self, path: Path, names: list[str], group: str | None, time: str | None
+        self, path: Path, names: list[str], keys: list[str], time: str | None
     ) -> Iterator[pa.RecordBatch]:
         file = self._open(path)
         for name in names:
@@ -184,14 +206,11 @@ class Parquet(TableReader):
             raise JobError(
                 f"{path}: column '{time}' holds {kind}, not dates or times; name another in 'time'"
             )
-        others = list(dict.fromkeys(name for name in (group, time) if name is not None))
+        others = list(dict.fromkeys(name for name in (*keys, time) if name is not None))
         row = 0
         try:
             for batch in file.iter_batches(columns=[*names, *others]):
                 columns = [self._figures_of(path, name, batch.column(name), row) for name in names]
-                if group is not None:
-                    whole = batch.column(group).is_valid()
-                    _refuse(path, group, whole, row, "has no value; fill or drop the row")
                 columns += [batch.column(name) for name in others]
                 yield pa.RecordBatch.from_arrays(columns, names=[*names, *others])
                 row += batch.num_rows
@@ -214,6 +233,9 @@ class Parquet(TableReader):
 
     def _at(self, path: Path, row: int) -> str:
         return f"row {row + 1}"
+
+    def _numbers(self, path: Path, rows: int) -> RowNumbers:
+        return RowNumbers(1)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rnnfarm.data.inputs import Bounds
+    from rnnfarm.data.manifest import Role
+    from rnnfarm.data.row_numbers import RowNumbers
 
 VALUES = "values"
 TARGET = "target"
@@ -92,26 +94,40 @@ class TableReader(Reader):
             self._check_names(path)
         masked = self.missing == "mask"
         self._target = self.target or (self._values if self.calendar or masked else [])
-        width = len(self._values) * (1 + masked) + 2 * len(self.calendar)
-        columns = {VALUES: Column.values(width)}
+        names, roles = self._step()
+        columns = {VALUES: Column.values(len(names), names=names, roles=roles)}
         if self._target:
-            columns[TARGET] = Column.values(len(self._target))
+            width = len(self._target)
+            columns[TARGET] = Column.values(width, names=self._target, roles=["value"] * width)
         if masked:
             columns[OBSERVED] = Column.tokens(2)
         return columns
 
+    def _step(self) -> tuple[list[str], list[Role]]:
+        """Return the names and the roles of what `values` holds for a step."""
+        names = list(self._values)
+        roles: list[Role] = ["value"] * len(names)
+        names += [f"{field}:{wave}" for field in self.calendar for wave in ("sin", "cos")]
+        roles += ["calendar"] * (2 * len(self.calendar))
+        if self.missing == "mask":
+            names += [f"{name}:observed" for name in self._values]
+            roles += ["observed"] * len(self._values)
+        return names, roles
+
     def sequences(self) -> Iterator[Sequence]:
         """The runs of rows with one value in `group`, or the files."""
         names = list(dict.fromkeys([*self._values, *self._target]))
+        self._rows: dict[Path, int] = {}
         plan = iter(self._plan())
         parts: Bounds = []
-        position = 0
+        name, position = "", 0
         gaps = Gaps(len(names))
         before = None
         for path in self._files:
+            numbers = self._numbers(path, self._rows.get(path, 0))
             for run in self._runs(path, names, self.time):
                 if run.begins:
-                    parts, position = next(plan), 0
+                    parts, name, position = next(plan), self._named(run), 0
                     gaps = Gaps(len(names))
                     before = None
                 local = None
@@ -120,7 +136,8 @@ class TableReader(Reader):
                 figures = self._figures(names, _stack(run.batch, names), gaps, local)
                 for split, part, continues in cut(parts, position, run.batch.num_rows):
                     piece = {name: rows[part] for name, rows in figures.items()}
-                    yield Sequence(split, piece, continues)
+                    where = numbers[run.row + part.start]
+                    yield Sequence(split, piece, continues, self.origin(path, where, name))
                 position += run.batch.num_rows
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
@@ -196,23 +213,29 @@ class TableReader(Reader):
                 if run.begins:
                     lengths.append(0)
                 lengths[-1] += run.batch.num_rows
+                self._rows[path] = run.row + run.batch.num_rows
         if self.split == "tail":
             return [bounds(length, self.valid, self.test) for length in lengths]
         places = bounds(len(lengths), self.valid, self.test)
         owners = [next(split for split, end in places if i < end) for i in range(len(lengths))]
         return [[(split, n)] for split, n in zip(owners, lengths, strict=True)]
 
+    def _named(self, run: Run) -> str:
+        """The group of a run of rows as text, empty where a table has no groups."""
+        return "" if self.group is None else str(run.batch.column(self.group)[0])
+
     def _runs(self, path: Path, names: list[str], time: str | None) -> Iterator[Run]:
         """The rows of a file in blocks, of each sequence at most the `first` ones."""
         last = None
         row = taken = 0
-        for batch in self._batches(path, names, self.group, time):
+        keys = [] if self.group is None else [self.group]
+        for batch in self._batches(path, names, keys, time):
             if not batch.num_rows:
                 continue
             edges = [0, batch.num_rows]
             begins = row == 0
             if self.group is not None:
-                groups = batch.column(self.group)
+                groups = self._keys(path, batch, self.group, row)
                 edges[1:1] = _changes(groups)
                 begins = begins or groups[0] != last
                 last = groups[-1]
@@ -226,6 +249,17 @@ class TableReader(Reader):
             row += batch.num_rows
             if self.group is None and taken == self.first:
                 return
+
+    def _keys(self, path: Path, batch: pa.RecordBatch, name: str, row: int) -> pa.Array:
+        """A column whose value each row must have; DataError where one has none."""
+        found = batch.column(name)
+        if found.null_count:
+            wrong = row + int(np.argmax(found.is_null().to_numpy(zero_copy_only=False)))
+            raise DataError(
+                f"{path}, {self._at(path, wrong)}: column '{name}' has no value; fill or drop the"
+                " row"
+            )
+        return found
 
     def _default_values(self) -> list[str]:
         if not self._files:
@@ -276,9 +310,9 @@ class TableReader(Reader):
 
     @abstractmethod
     def _batches(
-        self, path: Path, names: list[str], group: str | None, time: str | None
+        self, path: Path, names: list[str], keys: list[str], time: str | None
     ) -> Iterator[pa.RecordBatch]:
-        """The rows in blocks: `names` as float32, `group` without nulls, and `time` as it is.
+        """The rows in blocks: `names` as float32, and `keys` and `time` as they are.
 
         A cell without a value is null or NaN in `names`, where `missing` is "mask". DataError that
         names the file and the line or row of a cell that is refused.
@@ -287,6 +321,11 @@ class TableReader(Reader):
     @abstractmethod
     def _at(self, path: Path, row: int) -> str:
         """Where a file's row is, counted from 0: "line 3", or "row 2"."""
+
+    @abstractmethod
+    def _numbers(self, path: Path, rows: int) -> RowNumbers:
+        """The numbers of the lines or rows of a file at which its rows begin, of which it has
+        `rows`."""
 
 
 class Gaps:
