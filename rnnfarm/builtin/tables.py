@@ -61,7 +61,7 @@ class CSV(TableReader):
                     break
         return [name for name in names if name in firsts and _is_figure(firsts[name])]
 
-    def _batches(
+    def _cells(
         self, path: Path, names: list[str], keys: list[str], time: str | None
     ) -> Iterator[pa.RecordBatch]:
         types = {name: pa.float32() for name in names}
@@ -191,7 +191,7 @@ class Parquet(TableReader):
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({error}); mend it") from None
 
-    def _batches(
+    def _cells(
         self, path: Path, names: list[str], keys: list[str], time: str | None
     ) -> Iterator[pa.RecordBatch]:
         file = self._open(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -14,9 +13,10 @@ from pydantic import Field
 from rnnfarm.data.inputs import FilePattern, bounds, cut
 from rnnfarm.data.lines import leave_something
 from rnnfarm.data.manifest import Column
-from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.reader import Sequence
+from rnnfarm.data.table_cells import INSTANT, LOCAL, TableCells
 from rnnfarm.data.times import Field as CalendarField
-from rnnfarm.data.times import calendar, moments
+from rnnfarm.data.times import calendar, shown
 from rnnfarm.data.window import OBSERVED
 from rnnfarm.errors import DataError, JobError, suggestion
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from rnnfarm.data.inputs import Bounds
     from rnnfarm.data.manifest import Role
-    from rnnfarm.data.row_numbers import RowNumbers
 
 VALUES = "values"
 TARGET = "target"
@@ -43,7 +42,7 @@ class Run(NamedTuple):
     begins: bool
 
 
-class TableReader(Reader):
+class TableReader(TableCells):
     """Base of the readers of tables, whose rows are in the order of time.
 
     files: the files, by glob patterns; values: the columns that make up `values` (by default every
@@ -125,14 +124,14 @@ class TableReader(Reader):
         before = None
         for path in self._files:
             numbers = self._numbers(path, self._rows.get(path, 0))
-            for run in self._runs(path, names, self.time):
+            for run in self._runs(path, names, self.time is not None):
                 if run.begins:
                     parts, name, position = next(plan), self._named(run), 0
                     gaps = Gaps(len(names))
                     before = None
                 local = None
                 if self.time is not None:
-                    local, before = self._clock(path, run, self.time, before)
+                    local, before = self._clock(path, run, before)
                 figures = self._figures(names, _stack(run.batch, names), gaps, local)
                 for split, part, continues in cut(parts, position, run.batch.num_rows):
                     piece = {name: rows[part] for name, rows in figures.items()}
@@ -174,34 +173,23 @@ class TableReader(Reader):
             figures[OBSERVED] = np.all(there[:, target], axis=1).astype(np.uint8)
         return figures
 
-    def _clock(self, path: Path, run: Run, name: str, before: Any) -> tuple[Any, Any]:
+    def _clock(self, path: Path, run: Run, before: Any) -> tuple[Any, Any]:
         """The local times of a run of rows, and the instant of its last one.
 
         `before`: the instant of the row before the first one, None where there is none. DataError
-        for a cell that is no time, and for one before that of the row before it.
+        for a row whose time is before that of the row before it.
         """
-        column = run.batch.column(name)
-        try:
-            local, instants = moments(column)
-        except pa.ArrowException as error:
-            raise DataError(f"{path}: column '{name}' cannot be read ({error}); mend it") from None
-        none = np.isnat(local)
-        if none.any():
-            row = int(np.argmax(none))
-            cell = column[row].as_py()
-            what = f"holds no date or time ({cell!r})" if cell else "has no value"
-            raise DataError(
-                f"{path}, {self._at(path, run.row + row)}: column '{name}' {what}; write it as"
-                " 2020-12-31 or 2020-12-31 23:59:59, or drop the row"
-            )
+        local, instants = (
+            run.batch.column(name).to_numpy(zero_copy_only=False) for name in (LOCAL, INSTANT)
+        )
         earlier = instants[1:] < instants[:-1]
         earlier = np.append(before is not None and instants[0] < before, earlier)
         if earlier.any():
             row = int(np.argmax(earlier))
             raise DataError(
-                f"{path}, {self._at(path, run.row + row)}: column '{name}' ({column[row]}) is"
-                " before the row before; sort the rows, or name the column in 'group' that tells"
-                " sequences apart"
+                f"{path}, {self._at(path, run.row + row)}: column '{self.time}'"
+                f" ({shown(local[row])}) is before the row before; sort the rows, or name the"
+                " column in 'group' that tells sequences apart"
             )
         return local, instants[-1]
 
@@ -209,7 +197,7 @@ class TableReader(Reader):
         """The splits of every sequence, by a first pass that counts rows."""
         lengths: list[int] = []
         for path in self._files:
-            for run in self._runs(path, [] if self.group else self._values[:1], None):
+            for run in self._runs(path, [] if self.group else self._values[:1], False):
                 if run.begins:
                     lengths.append(0)
                 lengths[-1] += run.batch.num_rows
@@ -224,7 +212,7 @@ class TableReader(Reader):
         """The group of a run of rows as text, empty where a table has no groups."""
         return "" if self.group is None else str(run.batch.column(self.group)[0])
 
-    def _runs(self, path: Path, names: list[str], time: str | None) -> Iterator[Run]:
+    def _runs(self, path: Path, names: list[str], time: bool) -> Iterator[Run]:
         """The rows of a file in blocks, of each sequence at most the `first` ones."""
         last = None
         row = taken = 0
@@ -299,33 +287,6 @@ class TableReader(Reader):
                     raise DataError(
                         f"{path}: has {known.count(name)} columns '{name}'; rename all but one"
                     )
-
-    @abstractmethod
-    def _names(self, path: Path) -> list[str]:
-        """The columns of a file."""
-
-    @abstractmethod
-    def _numeric(self, path: Path) -> list[str]:
-        """The columns of a file that hold numbers."""
-
-    @abstractmethod
-    def _batches(
-        self, path: Path, names: list[str], keys: list[str], time: str | None
-    ) -> Iterator[pa.RecordBatch]:
-        """The rows in blocks: `names` as float32, and `keys` and `time` as they are.
-
-        A cell without a value is null or NaN in `names`, where `missing` is "mask". DataError that
-        names the file and the line or row of a cell that is refused.
-        """
-
-    @abstractmethod
-    def _at(self, path: Path, row: int) -> str:
-        """Where a file's row is, counted from 0: "line 3", or "row 2"."""
-
-    @abstractmethod
-    def _numbers(self, path: Path, rows: int) -> RowNumbers:
-        """The numbers of the lines or rows of a file at which its rows begin, of which it has
-        `rows`."""
 
 
 class Gaps:

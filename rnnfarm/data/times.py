@@ -70,6 +70,12 @@ def calendar(local: npt.NDArray[Any], fields: Sequence[Field]) -> npt.NDArray[np
     return figures
 
 
+def shown(moment: Any) -> str:
+    """Return a time stamp (datetime64) as a message has it."""
+    text = str(np.datetime64(moment, "us")).replace("T", " ")
+    return text.removesuffix(".000000").removesuffix(" 00:00:00")
+
+
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
