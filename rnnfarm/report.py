@@ -55,7 +55,7 @@ class Progress:
         if self._bar is not None:
             with self._telling():
                 self._bar.update(1)
-                self._bar.set_postfix_str(f"loss {metrics['train_loss']:.4f}", refresh=False)
+                self._bar.set_postfix_str(_loss(metrics), refresh=False)
         elif not self.quiet and time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
             self.say(self._line(metrics))
@@ -65,8 +65,7 @@ class Progress:
         rate = (done - self._began[1]) / max(self._said - self._began[0], 1e-9)
         left = (self._steps - done) / max(rate, 1e-9)
         return (
-            f"step {done}/{self._steps}  loss {metrics['train_loss']:.4f}  "
-            f"{rate:.1f} steps/s  {_clock(left)} left"
+            f"step {done}/{self._steps}  {_loss(metrics)}  {rate:.1f} steps/s  {_clock(left)} left"
         )
 
     def say(self, line: str) -> None:
@@ -94,6 +93,17 @@ class Progress:
             self.quiet = True
             if self._bar is not None:
                 self._bar.disable = True
+
+
+def _loss(metrics: Mapping[str, Any]) -> str:
+    """The loss of a step, and what else people know it by (``train_mse``)."""
+    known = {k.removeprefix("train_"): v for k, v in metrics.items() if k.startswith("train_")}
+    return "  ".join(f"{name} {shown(value)}" for name, value in known.items())
+
+
+def shown(value: float | None) -> str:
+    """A metric as a line of progress has it, ``-`` where there is none."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _clock(seconds: float) -> str:

@@ -109,8 +109,12 @@ def test_mean_squared_error_is_exactly_half_the_squared_distance() -> None:
     output, target = np.zeros((1, 2, 3)), np.array([[[1.0, 2.0, 2.0], [3.0, 0.0, 4.0]]])
     result = function(MeanSquaredError(), width=3)(output, target, np.ones((1, 2), bool))
     assert result.total == (9 + 25) / 2
-    assert MeanSquaredError().reduction == "sum"
-    assert MeanSquaredError(reduction="mean").reduction == "mean"
+    assert MeanSquaredError(reduction="sum").reduction == "sum"
+
+
+@each_loss
+def test_the_mean_over_steps_is_the_default(loss: Loss) -> None:
+    assert loss.reduction == "mean"
 
 
 @each_loss

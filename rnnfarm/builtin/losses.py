@@ -1,7 +1,8 @@
 """The built-in losses, each as its equation of one step.
 
-``output`` is what the network gives at a step and ``target`` what it should have given; units are
-summed. ``reduction`` says what the sum over valid steps is divided by.
+``output`` is what the network gives at a step and ``target`` what it should have given. The loss of
+a step is the sum over its units, and that of a batch the mean over its valid steps, or with
+``reduction = "sum"`` their sum.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ from rnnfarm.errors import DataError
 
 
 class MeanSquaredError(Loss):
-    """½‖target - output‖², summed over outputs and, unless ``reduction = "mean"``, over steps."""
+    """½‖target - output‖²: half the squared error of a step, summed over its values.
 
-    reduction: Literal["sum", "mean"] = "sum"
+    Its gradient is the error itself. PyTorch's MSELoss is the mean over steps and values without
+    the half, 2 / (number of values) as much; runs and evaluations report that as ``mse``.
+    """
+
+    metric: ClassVar[tuple[str, float] | None] = ("mse", 2.0)
 
     def step(self, output: Symbol, target: Symbol) -> Symbol:
         error = output - target

@@ -93,9 +93,8 @@ class ClusterTrainer(Trainer):
             self.joined = False
         report: StepReport = self._recovering(lambda group: self._step(group, lr))
         self.rates.append(lr)
-        self.step += 1
-        self.count, self.gradient_flow = report.count, report.gradient_flow
-        self.train_loss = report.metrics["train_loss"]
+        self.gradient_flow = report.gradient_flow
+        self.finish(report.count, report.metrics["train_loss"])
         if self.step % self.job.cluster.snapshot_every == 0:
             self.take_snapshot()
         return report.metrics

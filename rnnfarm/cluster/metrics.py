@@ -52,5 +52,5 @@ class Metrics:
 
     def _set(self, figures: Mapping[str, Any]) -> None:
         for name, figure in figures.items():
-            if name in self.gauges:
+            if name in self.gauges and figure is not None:
                 self.gauges[name].set(figure, self.run)

@@ -70,18 +70,22 @@ class Cell(Part):
 class Loss(Part):
     """A loss of each step, reduced over the valid steps.
 
-    ``step(output, target)`` gives the loss of one step; units are summed. ``target`` is one class
-    number (width 1) where ``target_kind`` is ``"classes"``, and a row of values where it is
-    ``"values"``. A loss that is no such function (CTC) writes ``evaluate`` in place of ``step``.
+    ``step(output, target)`` gives the loss of one step; units are summed, where PyTorch's losses
+    divide by their number, too. Steps that are padding or ignored are in neither the sum nor the
+    number of steps that divides it. ``target`` is one class number (width 1) where ``target_kind``
+    is ``"classes"``, and a row of values where it is ``"values"``. A loss that is no such function (CTC) writes ``evaluate`` in place of ``step``.
 
-    reduction: what the sum over valid steps is divided by: nothing (sum), or their number in the
-    whole batch (mean).
+    reduction: what training descends: the mean over the valid steps of the whole batch, or their
+    sum. What is reported of a run is the mean either way.
     """
 
     target_kind: ClassVar[Literal["classes", "values"]] = "values"
     #: Whether a target is a list of labels for a whole sequence, at no known steps of it.
     of_labels: ClassVar[bool] = False
     reduction: Literal["sum", "mean"] = "mean"
+    #: The name by which people know this loss, and how many times the mean over steps *and values*
+    #: that is; runs and evaluations then have it beside the loss. None where the loss says it all.
+    metric: ClassVar[tuple[str, float] | None] = None
 
     def outputs(self, width: int) -> int:
         """The width of the network's output for a target of ``width`` values or classes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -28,6 +28,9 @@ from rnnfarm.training.tbptt import (
     share_threads,
 )
 
+#: Whether a metric is better when it falls or when it rises.
+Direction = Literal["min", "max"]
+
 
 def evaluate(
     model: Model,
@@ -45,8 +48,9 @@ def evaluate(
     Every row of the batch reads its own part from a zero state, in ``lanes`` groups of rows.
 
     Returns:
-        ``loss``; for classes ``bits``, ``perplexity`` and ``accuracy``, and for labels the
-        ``letter_error_rate`` of the likeliest path.
+        ``loss``; what else ``figures`` gives: for classes ``bits``, ``perplexity`` and
+        ``accuracy``, for labels the ``letter_error_rate`` of the likeliest path, for ``mse`` the
+        mean over steps and values. None where no step counted.
     """
     lanes = evaluation_lanes(windows, lanes)
     parts = evaluate_lanes(
@@ -94,25 +98,45 @@ def evaluate_lanes(
 
 
 def figures(model: Model, sums: Sums) -> dict[str, float | None]:
-    """Return the metrics of what was added up, None for those of nothing.
+    """The metrics of what was added up; None for all of them where no step counted.
 
-    Where no step counted, because none of the targets was observed, there is neither a loss nor
-    anything else.
+    The loss is the mean over the steps that count, whatever ``reduction`` it is trained with.
     """
-    steps, loss, total = sums.count, model.loss.loss, float(sums.loss)
-    result = {"loss": _over(total, steps if loss.reduction == "mean" else min(steps, 1))}
+    if not sums.count:
+        return dict.fromkeys(directions(model))
+    loss, mean = model.loss.loss, float(sums.loss) / sums.count
+    result: dict[str, float | None] = {"loss": mean} | value_metric(model, mean)
     if loss.of_labels:
-        result["letter_error_rate"] = _over(sums.edits, sums.labels)
+        result["letter_error_rate"] = sums.edits / sums.labels if sums.labels else None
     elif loss.of_classes:
-        nats = _over(total, steps)
-        result["bits"] = None if nats is None else bits(nats)
-        result["perplexity"] = None if nats is None else perplexity(nats)
-        result["accuracy"] = _over(float(sums.correct), steps)
+        result["bits"], result["perplexity"] = bits(mean), perplexity(mean)
+        result["accuracy"] = float(sums.correct) / sums.count
     return result
 
 
-def _over(total: float, count: int) -> float | None:
-    return total / count if count else None
+def directions(model: Model) -> dict[str, Direction]:
+    """What ``figures`` measures of a model, and whether it is better when it falls or rises."""
+    loss = model.loss.loss
+    names: list[str] = ["loss", *value_metric(model, 0.0)]
+    if loss.of_labels:
+        names.append("letter_error_rate")
+    elif loss.of_classes:
+        names += ["bits", "perplexity", "accuracy"]
+    return {name: "max" if name == "accuracy" else "min" for name in names}
+
+
+def value_metric(model: Model, mean: Any) -> dict[str, Any]:
+    """The mean over steps and values by the name that people know, from the mean over steps.
+
+    Its name ends in ``_scaled`` where the target is scaled (``data.scale``), as the loss then is.
+    """
+    known = model.loss.loss.metric
+    if known is None:
+        return {}
+    target = model.input if model.target == NEXT else model.target
+    name, factor = known
+    name = f"{name}_scaled" if target in model.scales else name
+    return {name: None if mean is None else mean * (factor / model.loss.targets)}
 
 
 def evaluate_run(

@@ -21,7 +21,7 @@ from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.callback import Callback
 from rnnfarm.training.checkpoint import Checkpoint
-from rnnfarm.training.evaluate import evaluate
+from rnnfarm.training.evaluate import evaluate, value_metric
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.optimizer import OptimizerPass
 from rnnfarm.training.run import parameters_sha256, restore_arrays
@@ -86,7 +86,9 @@ class Trainer:
         self.count = 0
         #: The sum over lanes of the last step's gradient.
         self.last_gradient: Any = None
-        #: Of the last step; a device may still be computing it.
+        #: From how many of them all steps so far did.
+        self.learned = 0
+        #: Of the last step that learned from any; a device may still be computing it.
         self.train_loss: Any = None
         self.valid_loss: float | None = None
 
@@ -135,14 +137,9 @@ class Trainer:
         """Change the parameters by the sums over all lanes; returns the step's metrics."""
         training, step = self.job.training, self.step
         assert total.gradient is not None
-        scale = 1.0
-        if self.model.loss.loss.reduction == "mean":
-            scale = 1.0 / max(total.count, 1)
-        # clip
-        most = None if training.clip is None else training.clip.norm
-        loss = total.loss * scale
-        norm, factor = self.device.norm_and_scale(total.gradient, scale, most)
+        loss, norm, factor = self._measured(total)
         entry = {"step": step + 1, "train_loss": loss, "lr": lr, "grad_norm": norm}
+        entry |= {f"train_{k}": v for k, v in value_metric(self.model, loss).items()}
         self.last_gradient = total.gradient
         if self.device.immediate:
             self.settle(entry)
@@ -151,21 +148,43 @@ class Trainer:
         first = self.lanes[0]
         self.gradient_flow = first.gradient_flow() if due and first.index == 0 else None
         # optimizer
-        self.optimizer.apply(
-            self.arena, total.gradient, self.optimizer_states, lr, step + 1, factor
-        )
-        self.step += 1
-        self.count, self.train_loss = total.count, loss
+        if total.count:
+            self.optimizer.apply(
+                self.arena, total.gradient, self.optimizer_states, lr, step + 1, factor
+            )
+        self.finish(total.count, loss)
         return entry
+
+    def _measured(self, total: Sums) -> tuple[Any, Any, Any]:
+        """The mean loss of a step, the norm of its gradient, and what that is to be scaled by so
+        that it is clipped. A step of which nothing counts has no loss, and changes nothing."""
+        if not total.count:
+            return None, 0.0, 0.0
+        clip = self.job.training.clip
+        mean = 1.0 / total.count
+        scale = mean if self.model.loss.loss.reduction == "mean" else 1.0
+        norm, factor = self.device.norm_and_scale(
+            total.gradient, scale, None if clip is None else clip.norm
+        )
+        return total.loss * mean, norm, factor
+
+    def finish(self, count: int, loss: Any) -> None:
+        """Note that a step was done, which has learned from ``count`` steps of the data."""
+        self.step += 1
+        self.count = count
+        self.learned += count
+        if count:
+            self.train_loss = loss
 
     def settle(self, entry: dict[str, Any]) -> None:
         """Wait for the figures of a step. RunError where one is no number: the step then has
         changed nothing."""
-        entry["train_loss"], entry["grad_norm"] = (
-            float(entry["train_loss"]), float(entry["grad_norm"]),
-        )  # fmt: skip
+        entry |= {
+            name: value if value is None or name in ("step", "lr") else float(value)
+            for name, value in entry.items()
+        }
         loss, norm = entry["train_loss"], entry["grad_norm"]
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if loss is not None and not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(self._not_finite(entry["step"], loss))
 
     def measure(self, windows: Windows) -> dict[str, float | None]:
@@ -186,7 +205,8 @@ class Trainer:
         """The metrics of the validation split, which the schedule goes by."""
         found = self.measure(windows)
         loss = found["loss"]
-        self.schedule.observe(math.nan if loss is None else loss)
+        if loss is not None:
+            self.schedule.observe(loss)
         self.valid_loss = loss if loss is not None and math.isfinite(loss) else None
         return {"step": self.step} | {f"valid_{name}": value for name, value in found.items()}
 

@@ -22,7 +22,7 @@ from rnnfarm.equations.parts import part_name
 from rnnfarm.errors import Interrupted, JobError, RunError
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
-from rnnfarm.report import MetricsLog, Progress
+from rnnfarm.report import MetricsLog, Progress, shown
 from rnnfarm.strict_json import to_json
 from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
@@ -267,11 +267,8 @@ class _Run:
         self.metrics.write(entry)
         for callback in self.trainer.callbacks:
             callback.on_evaluation(entry)
-        measured = {name: value for name, value in entry.items() if name != "step"}
-        shown = "  ".join(
-            f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in measured.items()
-        )
-        self.progress.say(f"step {self.trainer.step}  {shown}")
+        found = "  ".join(f"{k} {shown(v)}" for k, v in entry.items() if k != "step")
+        self.progress.say(f"step {self.trainer.step}  {found}")
 
     def _checkpoint(self) -> None:
         self._settle()
