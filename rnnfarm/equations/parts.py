@@ -73,7 +73,8 @@ class Loss(Part):
     ``step(output, target)`` gives the loss of one step; units are summed, where PyTorch's losses
     divide by their number, too. Steps that are padding or ignored are in neither the sum nor the
     number of steps that divides it. ``target`` is one class number (width 1) where ``target_kind``
-    is ``"classes"``, and a row of values where it is ``"values"``. A loss that is no such function (CTC) writes ``evaluate`` in place of ``step``.
+    is ``"classes"``, and a row of values where it is ``"values"``. A loss that is no such function
+    (CTC) writes ``evaluate`` in place of ``step``.
 
     reduction: what training descends: the mean over the valid steps of the whole batch, or their
     sum. What is reported of a run is the mean either way.
