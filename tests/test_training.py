@@ -191,7 +191,8 @@ def test_a_state_that_is_no_json_names_its_callback(
 ) -> None:
     monkeypatch.setattr(EarlyStopping, "state", lambda self: {"best": np.float32(1.5)})
     raw = token_job(tokens, steps=3, evaluate_every=2, callbacks=[{"name": "early_stopping"}])
-    with pytest.raises(PluginError, match=r"EarlyStopping\.state gives .*float32.*plain finite numbers"):
+    sentence = r"EarlyStopping\.state gives .*float32.*plain finite numbers"
+    with pytest.raises(PluginError, match=sentence):
         rnnfarm.train(raw, out=tmp_path / "run")
 
 
