@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -15,7 +16,29 @@ def data() -> None:
     """Make, show and check datasets."""
 
 
-@data.command("build")
+class _WithSettings(click.Command):
+    """A command whose help page lists the settings of the reader that is named beside --help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with suppress(click.UsageError):
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+            ctx.meta["reader"] = given.get("reader")
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        if not isinstance(name := ctx.meta.get("reader"), str):
+            return
+        from rnnfarm.setting_help import setting_lines
+
+        part = load_registry(ctx).get("readers", name)
+        about = " ".join((part.__doc__ or "").strip().partition("\n\n")[0].split())
+        with formatter.section(f"Settings of the reader '{name}' (--set NAME=VALUE)"):
+            formatter.write_text(about)
+            formatter.write_dl(setting_lines(part), col_max=24)
+
+
+@data.command("build", cls=_WithSettings)
 @click.argument("reader")
 @click.argument("path")
 @click.argument("files", nargs=-1)
@@ -34,7 +57,8 @@ def data_build(
 ) -> None:
     """Build the dataset folder PATH from FILES.
 
-    READER is the name of a reader (bytes, csv, …) that 'rnnfarm plugins' lists.
+    READER is the name of a reader (bytes, csv, …) that 'rnnfarm plugins' lists; 'rnnfarm data
+    build READER --help' shows its settings.
     FILES is short for the reader's setting 'files'.
     """
     from rnnfarm.data.build import build_from_settings

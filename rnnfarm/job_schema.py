@@ -64,7 +64,7 @@ def _one_part(
     except PluginError:
         return variant
     if part.__doc__:
-        variant["description"] = part.__doc__.strip().splitlines()[0]
+        variant["description"] = " ".join(part.__doc__.partition("\n\n")[0].split())
     prefix = f"{table.kind}.{name}."
     settings = model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
     for inner, definition in settings.pop("$defs", {}).items():
