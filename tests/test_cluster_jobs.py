@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -234,24 +235,81 @@ def test_wrong_addresses_and_tokens(head: Head, folder: Path) -> None:
     assert "the cluster does not accept this machine's token" in refused.stderr
 
 
-def test_another_version_of_ray(folder: Path, call: Call) -> None:
-    """A stand-in for a dashboard, as two versions of Ray cannot be installed side by side."""
+@contextmanager
+def web_server(answers: dict[str, tuple[int, bytes]]) -> Iterator[str]:
+    """A server that gives these answers by path, and 404 for others; its address."""
 
-    class Old(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = json.dumps({"ray_version": "2.55.1", "version": "4"}).encode()
-            self.send_response(200)
+            length = int(self.headers.get("Content-Length") or 0)
+            self.rfile.read(length)
+            code, answer = answers.get(self.path, (404, b"Not Found"))
+            self.send_response(code)
             self.end_headers()
             self.wfile.write(answer)
 
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        code, _, errors = call("status", "--address", address)
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+VERSION = json.dumps({"ray_version": ray.__version__, "version": "4"}).encode()
+MARKUP = b"<html><body><h1>hello</h1></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        (
+            {"/api/version": (200, VERSION), "/api/jobs/": (500, b"No available agent")},
+            "the dashboard answers with HTTP 500 (No available agent): the cluster's head is there "
+            "but cannot do this now; try again in a minute",
+        ),
+        (
+            {"/api/version": (503, b"token of the upstream: none")},
+            "the dashboard answers with HTTP 503 (token of the upstream: none)",
+        ),
+        (
+            {"/api/version": (200, MARKUP)},
+            "what answers there is no Ray dashboard, or one of another version (",
+        ),
+        (
+            {"/api/version": (200, b"{}")},
+            "what answers there is no Ray dashboard, or one of another version ('ray_version'",
+        ),
+        (
+            {},
+            "what answers there is no Ray dashboard, or one of another version (Version check "
+            "returned 404",
+        ),
+        (
+            {"/api/version": (200, VERSION), "/api/jobs/": (418, MARKUP)},
+            "no Ray dashboard, or one of another version (HTTP 418: hello)",
+        ),
+    ],
+)
+def test_a_server_that_answers_otherwise_is_told_of_with_its_answer(
+    answers: dict[str, tuple[int, bytes]], sentence: str, call: Call
+) -> None:
+    with web_server(answers) as address:
+        code, out, errors = call("status", "--address", address)
+    assert code == 4
+    assert out == ""
+    assert f"rnnfarm: {address}: " in errors
+    assert sentence in errors
+    assert errors.count("\n") == 1
+    assert "no Ray dashboard answers there" not in errors
+
+
+def test_another_version_of_ray(call: Call) -> None:
+    """A stand-in for a dashboard, as two versions of Ray cannot be installed side by side."""
+    old = json.dumps({"ray_version": "2.55.1", "version": "4"}).encode()
+    with web_server({"/api/version": (200, old)}) as address:
+        code, _, errors = call("status", "--address", address)
     assert code == 4
     assert f"{address}: the cluster has Ray 2.55.1 and this machine Ray {ray.__version__}" in errors
     assert "pip install 'ray[default]==2.55.1'" in errors

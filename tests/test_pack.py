@@ -292,8 +292,10 @@ def test_what_is_no_plugin(folder: Path, plugin: Path, tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"broken.whl: not readable as a wheel"):
         add_plugins([tmp_path / "broken.whl"], folder)
     (plugin / "pyproject.toml").write_text('[project]\nversion = "1"\n')
-    with pytest.raises(PluginError, match=r"source: the plugin cannot be built as a wheel \("):
+    with pytest.raises(PluginError, match=r"source: the plugin cannot be built as a wheel \(") as e:
         add_plugins([plugin], folder)
+    assert "project` must contain ['name']" in str(e.value)
+    assert "pip wheel --no-deps" in str(e.value)
     assert "pack-demo" not in {d.metadata["Name"] for d in distributions()}
 
 

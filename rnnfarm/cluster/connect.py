@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import logging
 import os
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rnnfarm.errors import DeviceError
+from rnnfarm.files import make_locked_folder, remove_unlocked
 
-#: Of Ray's temporary folders; each holds a lock file as long as its run lives.
-PREFIX, LOCK = "rnnfarm-ray-", "lock"
+#: Of Ray's temporary folders; each is locked as long as its run lives.
+PREFIX = "rnnfarm-ray-"
 #: How long a path of Ray's folder may be, so that the sockets in it fit the system's 107 bytes.
 LONGEST = 40
 
@@ -142,21 +142,13 @@ def _own_folder() -> Iterator[Path]:
     if len(place) + len(PREFIX) + 8 > LONGEST:
         place = "/tmp"
     for old in Path(place).glob(f"{PREFIX}*"):
-        _remove_if_dead(old)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_unlocked(old)
+    folder, lock = make_locked_folder(PREFIX, Path(place))
+    with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_if_dead(folder: Path) -> None:
-    """Remove the folder of a run whose process has ended; the system frees its lock."""
-    with suppress(OSError), (folder / LOCK).open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_answers(address: str) -> None:

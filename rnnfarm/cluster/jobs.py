@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import platform
+import re
 import secrets
 import shlex
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from rnnfarm import __version__
 from rnnfarm.cluster.pack import JOB, Pack
-from rnnfarm.errors import DeviceError, JobError
+from rnnfarm.errors import DeviceError, JobError, printable
 from rnnfarm.strict_json import to_json
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -171,10 +172,16 @@ class Jobs:
 
         try:
             yield
-        except (ConnectionError, OSError, ValueError, RuntimeError, RayError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, RayError) as error:
             text = " ".join(str(error).split())
-            lower = text.lower()
-            if job_id and ("does not exist" in lower or "404" in lower):
+            lower, (code, answer) = text.lower(), _answer(error)
+            if code >= 500:
+                raise DeviceError(
+                    f"{self.address}: the dashboard answers with HTTP {code} ({_short(answer)}): "
+                    "the cluster's head is there but cannot do this now; try again in a minute, "
+                    "and if that does not help, look at `ray status` and the dashboard's logs there"
+                ) from error
+            if job_id and ("does not exist" in lower or code == 404):
                 known = ", ".join(status.id for status in self.all()) or "none"
                 raise JobError(
                     f"{self.address}: there is no job '{job_id}'; there are: {known}"
@@ -185,10 +192,40 @@ class Jobs:
                     "head node's ~/.ray/auth_token to the same place here, or name it in "
                     "RAY_AUTH_TOKEN_PATH"
                 ) from error
-            raise DeviceError(
-                f"{self.address}: no Ray dashboard answers there ({text[:200]}); start a cluster "
-                "with `ray start --head`, or mend the address (http://HOST:8265)"
-            ) from error
+            raise DeviceError(f"{self.address}: {_no_dashboard(error, code, answer)}") from error
+
+
+def _answer(error: Exception) -> tuple[int, str]:
+    """The HTTP status and the text that a dashboard has answered with; 0 where it did not."""
+    from requests import HTTPError
+
+    if isinstance(error, HTTPError) and error.response is not None:
+        return error.response.status_code, error.response.text or str(error.response.reason)
+    # Of other requests Ray's client keeps nothing but a text of its own.
+    said = re.match(r"Request failed with status code (\d+): (.*)", str(error), re.S)
+    return (int(said[1]), said[2]) if said is not None else (0, str(error))
+
+
+def _no_dashboard(error: Exception, code: int, answer: str) -> str:
+    """What is wrong with an address where nobody answers, or not as a dashboard does."""
+    import requests
+
+    if isinstance(error, (ConnectionError, requests.ConnectionError, requests.Timeout)):
+        return (
+            f"no Ray dashboard answers there ({_short(answer)}); start a cluster with `ray start "
+            "--head`, or correct the address (http://HOST:8265)"
+        )
+    status = f"HTTP {code}: " * bool(code)
+    return (
+        f"what answers there is no Ray dashboard, or one of another version ({status}"
+        f"{_short(answer)}); correct the address (http://HOST:8265)"
+    )
+
+
+def _short(text: str) -> str:
+    """Return the beginning of what a server said, without a page's markup."""
+    plain = " ".join(re.sub(r"<[^>]*>", " ", text).split()).rstrip(". ")
+    return printable(plain if len(plain) <= 200 else f"{plain[:200]} …")
 
 
 def python_version() -> str:

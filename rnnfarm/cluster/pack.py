@@ -12,11 +12,8 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
-import tomllib
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -26,8 +23,9 @@ from urllib.parse import unquote, urlparse
 
 import tomli_w
 
+from rnnfarm.cluster.wheel import build_wheel, unpack_wheel
 from rnnfarm.data.inputs import match_files, no_match
-from rnnfarm.errors import JobError, PluginError
+from rnnfarm.errors import JobError
 from rnnfarm.hookspecs import PROJECT
 from rnnfarm.input_settings import map_files
 from rnnfarm.job import Job, read_job
@@ -38,7 +36,6 @@ from rnnfarm.plugins import Registry
 #: Bytes of local files that may travel with a job; Ray takes 500 MiB at most.
 MOST = 200 << 20
 JOB, DATASET, FILES = "job.toml", "dataset", "files"
-NOT_SOURCE = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".venv")
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def add_plugins(sources: Sequence[Path], folder: Path) -> list[str]:
     names = []
     for source in sources:
         wheel = source if source.suffix == ".whl" else build_wheel(source, folder)
-        names.append(_unpack(wheel, folder))
+        names.append(unpack_wheel(wheel, folder))
     if sources:
         sys.path.insert(0, str(folder))
         importlib.invalidate_caches()
@@ -226,7 +223,7 @@ def _pack_distribution(name: str, folder: Path) -> str:
     found = distribution(name)
     source = _editable_source(found)
     if source is not None:
-        return _unpack(build_wheel(source, folder), folder)
+        return unpack_wheel(build_wheel(source, folder), folder)
     for file in found.files or []:
         if ".." not in file.parts and "__pycache__" not in file.parts:
             target = folder / file
@@ -241,57 +238,6 @@ def _editable_source(found: Distribution) -> Path | None:
     if not url.get("dir_info", {}).get("editable"):
         return None
     return Path(unquote(urlparse(url["url"]).path))
-
-
-def build_wheel(source: Path, folder: Path) -> Path:
-    """Build a wheel of a folder with a pyproject.toml; PluginError where that fails."""
-    if not (source / "pyproject.toml").is_file():
-        raise PluginError(
-            f"{source}: this is no wheel and no folder with a pyproject.toml; give one of both"
-        )
-    wheels = folder.with_name(f"{folder.name}-wheels")
-    # Built from a copy: setuptools leaves things in a source folder, and takes them up again.
-    copy = wheels / f"source{len(list(wheels.glob('*.whl')))}" / source.resolve().name
-    shutil.copytree(source, copy, ignore=NOT_SOURCE, dirs_exist_ok=True)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    # With the backend at hand there is nothing to download.
-    if importlib.util.find_spec(_backend(source).partition(".")[0]):
-        command.append("--no-build-isolation")
-    before = set(wheels.glob("*.whl"))
-    done = subprocess.run(
-        [*command, "--wheel-dir", str(wheels), str(copy)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    made = set(wheels.glob("*.whl")) - before
-    if done.returncode or not made:
-        why = (done.stderr.strip().splitlines() or ["pip made no wheel"])[-1]
-        raise PluginError(
-            f"{source}: the plugin cannot be built as a wheel ({why}); mend its pyproject.toml, or "
-            "give a wheel that you have built"
-        )
-    return made.pop()
-
-
-def _backend(source: Path) -> str:
-    try:
-        project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PluginError(f"{source / 'pyproject.toml'}: is no valid TOML: {error}") from None
-    return str(project.get("build-system", {}).get("build-backend", "setuptools.build_meta"))
-
-
-def _unpack(wheel: Path, folder: Path) -> str:
-    """Unpack a wheel; the name of its distribution."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise PluginError(f"{wheel}: not readable as a wheel ({error}); build it again") from None
-    stem = "-".join(wheel.name.split("-")[:2])
-    info = folder / f"{stem}.dist-info"
-    if not info.is_dir():
-        raise PluginError(f"{wheel}: there is no {info.name} in it; build the wheel again")
-    return str(Distribution.at(info).metadata["Name"])
 
 
 def _pack_module(name: str, folder: Path) -> str | None:

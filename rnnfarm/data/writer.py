@@ -9,12 +9,10 @@ manifest, without which they are no dataset, last.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import glob
 import os
 import shutil
-import tempfile
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -31,10 +29,11 @@ from rnnfarm.data.origin import NOWHERE, Origin
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import BATCH_BYTES, BATCH_STEPS, ShardWriter
 from rnnfarm.errors import DataError, JobError, RunError
-from rnnfarm.files import bring_to_disk
+from rnnfarm.files import LOCK, bring_to_disk, make_locked_folder, remove_unlocked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
     import numpy.typing as npt
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from rnnfarm.data.vocabulary import Vocabulary
 
 SHARD_BYTES = 64 << 20
-LOCK = "lock"
 
 
 class DatasetWriter:
@@ -229,9 +227,8 @@ class _Folder:
         try:
             self.local.parent.mkdir(parents=True, exist_ok=True)
             prefix = f"{self.local.name}.building-"
-            self._path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.local.parent))
+            self._path, self._lock = make_locked_folder(prefix, self.local.parent)
             self._path.chmod(0o777 & ~_umask())
-            self._lock = _lock(self._path / LOCK)
         except OSError as error:
             raise RunError(f"{final.shown}: the dataset cannot be written ({error})") from error
         self.place = Place(final.filesystem, str(self._path), final.shown)
@@ -264,35 +261,13 @@ class _Folder:
 def remove_leftovers(path: str | os.PathLike[str]) -> list[Path]:
     """Remove the folders that killed builds of the dataset `path` left behind, and name them.
 
-    A build holds a lock on its folder, which ends with its process; a folder without a lock file
-    is left alone.
+    A build holds a lock on its folder, which ends with its process.
     """
     folder = Place.of(path).local
     if folder is None or not folder.parent.is_dir():
         return []
-    removed = []
-    for leftover in sorted(folder.parent.glob(f"{_escaped(folder.name)}.building-*")):
-        try:
-            with _lock(leftover / LOCK, "r+b"):
-                shutil.rmtree(leftover)
-        except OSError:
-            continue  # still being built, or not ours to remove
-        removed.append(leftover)
-    return removed
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _lock(path: Path, mode: str = "xb") -> IO[bytes]:
-    file: IO[bytes] = path.open(mode)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise
-    return file
+    leftovers = sorted(folder.parent.glob(f"{glob.escape(folder.name)}.building-*"))
+    return [leftover for leftover in leftovers if remove_unlocked(leftover)]
 
 
 def _umask() -> int:
