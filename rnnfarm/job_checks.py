@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rnnfarm import job_tables as tables
+from rnnfarm.job_inits import init_checks
 from rnnfarm.job_tables import Table
 from rnnfarm.plugins import Registry
 
@@ -18,7 +19,7 @@ def cross_checks(sections: Mapping[str, Table]) -> list[Problem]:
     data, model = sections.get("data"), sections.get("model")
     training, cluster = sections.get("training"), sections.get("cluster")
     if isinstance(model, tables.ModelTable):
-        found += _model_checks(model)
+        found += _model_checks(model) + init_checks(model)
         if isinstance(data, tables.DataTable):
             found += _direction_checks(data, model)
     if isinstance(training, tables.TrainingTable):

@@ -65,6 +65,28 @@ class CallbackTable(PartTable):
     name: str = Field(description="a callback's name")
 
 
+class InitTable(Table):
+    """How parameters start, by what they are."""
+
+    weight: str | None = Field(default=None, description="of embeddings and weight matrices")
+    recurrent: str | None = Field(
+        default=None, description="of matrices that states are multiplied by; weight if absent"
+    )
+    bias: str | None = Field(default=None, description="of biases, those of gates too")
+
+
+InitKey = str | InitTable | None
+
+
+def _init(part: str) -> Any:
+    return Field(
+        default=None,
+        description=f"an initialiser of all weights of {part}, such as 'uniform:0.1', the name of "
+        "a framework whose defaults to start from ('pytorch', 'keras'), or a table of initialisers "
+        "for weight, recurrent and bias",
+    )
+
+
 class LayerTable(PartTable):
     """One recurrent layer, with the settings of its cell beside these keys."""
 
@@ -86,6 +108,7 @@ class LayerTable(PartTable):
     initial: Literal["zero", "random", "learned"] = Field(
         default="zero", description="the state that a sequence begins with"
     )
+    init: InitKey = _init("the cell")
 
 
 class InputTable(Table):
@@ -97,11 +120,13 @@ class InputTable(Table):
         default=None, description="width of the embedding or the linear map"
     )
     dropout: Probability = Field(default=0.0, description="dropout of what comes in")
+    init: InitKey = _init("the embedding or the linear map")
 
 
 class OutputTable(Table):
     bias: bool = Field(default=True, description="add a learned bias to the output")
     tied: bool = Field(default=False, description="use the embedding as the output's weights")
+    init: InitKey = _init("the output")
 
 
 class DecoderTable(Table):
@@ -117,6 +142,11 @@ class DecoderTable(Table):
         default=0.0,
         description="scheduled sampling: how often a step reads what the model itself would write",
     )
+    init: InitKey = _init("the decoder's parts that have no init of their own")
+    input_init: InitKey = _init("the embedding of the tokens that it reads")
+    bridge_init: InitKey = _init("the map from what was read to its first states")
+    attention_init: InitKey = _init("its attention")
+    output_init: InitKey = _init("its output")
 
 
 class ClipTable(Table):
@@ -173,10 +203,12 @@ class ModelTable(Table):
         default=None,
         description="how a sequence's steps become one, for a target that is one a sequence",
     )
+    pool_init: InitKey = _init("pool = 'attention'")
     decoder: DecoderTable | None = Field(
         default=None, description="what writes a sequence of its own from what was read"
     )
     output: OutputTable = Field(default=OutputTable(), description="the last linear map")
+    init: InitKey = _init("every part that has no init of its own")
     loss: LossTable = Field(description="what is made small: a loss's name, or a table with one")
 
 

@@ -27,18 +27,16 @@ from rnnfarm.equations.parts import Cell
 class Elman(Cell):
     """The simple recurrent network (Elman 1990).
 
-    ``init = "identity"`` with ``activation = "relu"`` is the IRNN (Le et al. 2015).
+    With ``activation = "relu"`` its recurrent weights start as the identity: the IRNN (Le et al.
+    2015).
 
-    activation: what the new state goes through; init: how the recurrent weights start (default:
-    orthogonal, or the identity with relu).
+    activation: what the new state goes through.
     """
 
     activation: Literal["tanh", "sigmoid", "relu"] = "tanh"
-    init: Literal["default", "orthogonal", "identity"] = "default"
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
-        default = "identity" if self.activation == "relu" else "orthogonal"
-        init = default if self.init == "default" else self.init
+        init = "identity" if self.activation == "relu" else "orthogonal"
         return ACTIVATIONS[self.activation](affine(x, h, init=init))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from rnnfarm.errors import CellError
 
@@ -28,6 +28,9 @@ FUNCTIONS = (
 )
 
 
+Role = Literal["embedding", "weight", "recurrent", "bias", "joint_bias", "vector"]
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A learned array of a part.
@@ -35,15 +38,21 @@ class Parameter:
     Attributes:
         name: unique within the part, such as ``"W.h"``.
         shape: ``(inputs, outputs)`` of a weight matrix, ``(width,)`` of a vector.
-        init: initialiser, as ``rnnfarm.nn.initialize`` reads it; for a matrix or vector made of
+        init: initialiser, as ``rnnfarm.equations.initial`` reads it; for a matrix or vector made of
             gates, one entry per gate, each for an equal share of the last axis.
         decay: whether weight decay applies (true of matrices).
+        role: what it is to its part, by which a job's ``init`` chooses; a ``joint_bias`` is added
+            to the products of several vectors at once.
+        fan: of weights and biases, the width whose root PyTorch's initial values are divided by:
+            the inputs of a linear map, the hidden width of a cell.
     """
 
     name: str
     shape: tuple[int, ...]
     init: tuple[str, ...]
     decay: bool
+    role: Role = "vector"
+    fan: int = 1
 
 
 class Symbol:

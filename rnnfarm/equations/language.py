@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnnfarm.equations.graph import Graph, Parameter, Symbol, Value, ancestors
+from rnnfarm.equations.graph import Graph, Parameter, Role, Symbol, Value, ancestors
+from rnnfarm.equations.initial import parse
 from rnnfarm.errors import CellError
 
 
@@ -42,6 +43,10 @@ class Trace:
                     f"init={init!r} of the parameter {name!r}: an initialiser is a text, such as "
                     "'zeros', 'constant:0.5' or 'uniform:0.1'"
                 )
+            try:
+                parse(init)
+            except ValueError as error:
+                raise CellError(f"parameter {name!r}: {error}") from None
         if name in self.graph.parameters:
             raise CellError(
                 f"the parameter {name!r} is declared twice; give each its own name, or keep the "
@@ -86,7 +91,7 @@ def affine(
             starts (``bias={"f": 1.0}``, ``bias={"f": "linspace:3:6"}``), with 0 otherwise.
         init: initialiser of the recurrent weights, or a mapping from a vector's name to one:
             ``orthogonal`` (the default for recurrent ones), ``glorot_uniform`` (the default for all
-            others), or another of those that ``rnnfarm.nn.initialize`` lists.
+            others), or another of those that ``rnnfarm.equations.initial`` lists.
         name: names the weights (``NAME.x``, ``NAME.h``, ``NAME.bias``); ``W``, ``W2``, … if absent.
 
     Returns:
@@ -116,9 +121,11 @@ def affine(
                 "affine() of something that depends on no input and no state is only a learned "
                 "vector; write parameter(name)"
             )
-        chosen = _weight_init(init, label, trace.is_recurrent(vector))
+        recurrent = trace.is_recurrent(vector)
+        chosen = (_weight_init(init, label, recurrent),) * len(names)
         shape = (vector.width, width * len(names))
-        parameter = Parameter(f"{prefix}.{label}", shape, (chosen,) * len(names), decay=True)
+        role: Role = "recurrent" if recurrent else "weight"
+        parameter = Parameter(f"{prefix}.{label}", shape, chosen, True, role, trace.units)
         return graph.matmul(vector, (trace.declare(parameter),))
 
     products = [product(label, vector) for label, vector in zip(labels, vectors, strict=True)]
@@ -126,7 +133,9 @@ def affine(
     products.sort(key=trace.is_recurrent)
     if bias is not False:
         initial = tuple(_bias_init(bias, gate) for gate in names)
-        vector = Parameter(f"{prefix}.bias", (width * len(names),), initial, decay=False)
+        kind: Role = "joint_bias" if len(vectors) > 1 else "bias"
+        shape = (width * len(names),)
+        vector = Parameter(f"{prefix}.bias", shape, initial, False, kind, trace.units)
         first_recurrent = sum(not trace.is_recurrent(p) for p in products)
         products.insert(first_recurrent, graph.vector(trace.declare(vector)))
     total = products[0]

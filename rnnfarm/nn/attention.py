@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnfarm.equations.graph import Parameter
 from rnnfarm.errors import JobError
+from rnnfarm.nn.dense import weight_of
 from rnnfarm.nn.layer import Arrays, FloatArray, Layer, Pass
 
 KINDS = ("dot", "general", "additive")
@@ -36,8 +36,7 @@ class Attention(Layer):
         if kind == "additive":
             shapes |= {"query": (width, width), "key": (encoded, width), "vector": (width, 1)}
         self.parameters = {
-            f"{name}.{part}": Parameter(f"{name}.{part}", shape, ("glorot_uniform",), decay=True)
-            for part, shape in shapes.items()
+            f"{name}.{part}": weight_of(f"{name}.{part}", *shape) for part, shape in shapes.items()
         }
         #: The weights of the last pass, (B, L, T), for pictures.
         self.weights: FloatArray | None = None

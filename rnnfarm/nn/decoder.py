@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnfarm.equations.graph import Parameter
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.nn.attention import Attention
-from rnnfarm.nn.dense import Dropout, Embedding, Linear
+from rnnfarm.nn.dense import Dropout, Embedding, Linear, bias_of, weight_of
 from rnnfarm.nn.layer import Arrays, FloatArray, Layer, Pass
 from rnnfarm.nn.random import SCHEDULED
 from rnnfarm.nn.recurrent import RecurrentLayer
@@ -55,13 +54,8 @@ class Bridge(Layer):
         for layer, widths in states.items():
             for state, width in widths.items():
                 key = f"{name}.{layer}.{state}"
-                shape = (inputs, width)
-                self.parameters[f"{key}.weight"] = Parameter(
-                    f"{key}.weight", shape, ("glorot_uniform",), decay=True
-                )
-                self.parameters[f"{key}.bias"] = Parameter(
-                    f"{key}.bias", (width,), ("zeros",), decay=False
-                )
+                self.parameters[f"{key}.weight"] = weight_of(f"{key}.weight", inputs, width)
+                self.parameters[f"{key}.bias"] = bias_of(f"{key}.bias", inputs, width)
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> Any:
         """From ``(1, B, E)`` the states by layer, and ``backward(d_states, gradients) -> d_x``."""

@@ -23,7 +23,8 @@ class Embedding(Layer):
         # A tied embedding is the output's weights too, whose logits should start small.
         deviation = size**-0.5 if tied else 1.0
         shape = (vocabulary, size)
-        weight = Parameter(f"{name}.weight", shape, (f"normal:{deviation:g}",), decay=True)
+        start = (f"normal:{deviation:g}",)
+        weight = Parameter(f"{name}.weight", shape, start, decay=True, role="embedding")
         self.parameters = {weight.name: weight}
         self.vocabulary = vocabulary
 
@@ -89,6 +90,16 @@ class Values(Layer):
         return x, lambda d_output, gradients, _: None
 
 
+def weight_of(name: str, inputs: int, outputs: int) -> Parameter:
+    """The weights of a linear map."""
+    return Parameter(name, (inputs, outputs), ("glorot_uniform",), True, "weight", inputs)
+
+
+def bias_of(name: str, inputs: int, outputs: int) -> Parameter:
+    """The bias of a linear map of ``inputs``."""
+    return Parameter(name, (outputs,), ("zeros",), False, "bias", inputs)
+
+
 class Linear(Layer):
     """``x W + b``; ``(T, B, I)`` → ``(T, B, O)``. ``tied`` names an embedding to take Wᵀ from."""
 
@@ -100,10 +111,9 @@ class Linear(Layer):
         self.tied = tied
         parameters = []
         if tied is None:
-            shape = (inputs, outputs)
-            parameters.append(Parameter(f"{name}.weight", shape, ("glorot_uniform",), decay=True))
+            parameters.append(weight_of(f"{name}.weight", inputs, outputs))
         if bias:
-            parameters.append(Parameter(f"{name}.bias", (outputs,), ("zeros",), decay=False))
+            parameters.append(bias_of(f"{name}.bias", inputs, outputs))
         self.bias = f"{name}.bias" if bias else None
         self.parameters = {p.name: p for p in parameters}
 

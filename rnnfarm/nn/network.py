@@ -8,12 +8,13 @@ the tokens that the decoder is fed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from rnnfarm.equations.initial import Init
 from rnnfarm.equations.parts import Cell
 from rnnfarm.errors import JobError
 from rnnfarm.kernels.choose import KernelChoice
@@ -49,6 +50,7 @@ class NetworkSpec:
         tied: whether the output's weights are the embedding's.
         pool: how the steps of a sequence become one (see ``nn.pool``), or None.
         decoder: what goes on from there, if anything does.
+        init: how the parameters of a layer start, by the layer's name.
     """
 
     input: str
@@ -61,6 +63,7 @@ class NetworkSpec:
     tied: bool = False
     pool: str | None = None
     decoder: DecoderSpec | None = None
+    init: Mapping[str, Init] = field(default_factory=dict)
 
 
 class NetworkBackward(Protocol):
@@ -106,7 +109,7 @@ class Network:
         if spec.decoder is not None:
             self.decoder = Decoder(spec.decoder, width, spec.outputs, choice)
             self.layers += self.decoder.layers
-            self._settle()
+            self._settle(spec.init)
             return
         tied = "input" if spec.tied else None
         if tied and (spec.input != "embedding" or spec.size != width):
@@ -115,11 +118,15 @@ class Network:
                 f"are equally wide; the embedding is {spec.size} wide and the last layer {width}"
             )
         self._add(Linear("output", width, spec.outputs, spec.output_bias, tied))
-        self._settle()
+        self._settle(spec.init)
 
-    def _settle(self) -> None:
+    def _settle(self, init: Mapping[str, Init]) -> None:
         self.layout = Layout.of(
-            {k: p for layer in self.layers for k, p in layer.parameters.items()}
+            {
+                name: init.get(layer.name, Init()).applied(parameter)
+                for layer in self.layers
+                for name, parameter in layer.parameters.items()
+            }
         )
 
     def _add(self, layer: Layer) -> None:

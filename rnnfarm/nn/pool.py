@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnfarm.equations.graph import Parameter
+from rnnfarm.nn.dense import bias_of, weight_of
 from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
 
 KINDS = ("last", "mean", "max", "attention")
@@ -33,9 +33,9 @@ class Pool(Layer):
         self.parameters = {}
         if kind == "attention":
             self.parameters = {
-                f"{name}.weight": _weight(f"{name}.weight", (width, width)),
-                f"{name}.bias": Parameter(f"{name}.bias", (width,), ("zeros",), decay=False),
-                f"{name}.vector": _weight(f"{name}.vector", (width, 1)),
+                f"{name}.weight": weight_of(f"{name}.weight", width, width),
+                f"{name}.bias": bias_of(f"{name}.bias", width, width),
+                f"{name}.vector": weight_of(f"{name}.vector", width, 1),
             }
 
     def zero_states(self, rows: int) -> dict[str, FloatArray]:
@@ -147,7 +147,3 @@ class Pooled:
     output: FloatArray
     after: dict[str, FloatArray]
     backward: Any
-
-
-def _weight(name: str, shape: tuple[int, int]) -> Parameter:
-    return Parameter(name, shape, ("glorot_uniform",), decay=True)
