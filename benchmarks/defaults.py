@@ -71,7 +71,7 @@ TASKS: dict[str, tuple[Any, str, str]] = {
     ),
     "digits": (
         _job(
-            "spoken-digits", 'data.build.files=["DATA/fsdd/recordings/*.wav"]', "training.steps=500"
+            "spoken-digits", 'data.build.files=["DATA/fsdd/recordings/*.wav"]', "training.steps=250"
         ),
         "loss",
         "test",
