@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnfarm.equations.initial import Init, check_text
 from rnnfarm.equations.parts import Cell
-from rnnfarm.errors import JobError
+from rnnfarm.errors import JobError, suggestion
 from rnnfarm.kernels.choose import KernelChoice, installed_kernels
 from rnnfarm.nn.arena import Layout
 from rnnfarm.nn.initialize import initial_values
@@ -39,6 +41,8 @@ class Recurrent:
         dtype: ``float32`` or ``float64``.
         kernel: a kernel's name, or ``auto``.
         initial, zoneout, recurrent_dropout: as in ``rnnfarm.nn.recurrent.Recurrence``.
+        init: how ``init`` starts the parameters, as a job's ``init``: ``pytorch``, say, or
+            ``{"recurrent": "identity"}``; as the cell's equations say if absent.
 
     >>> layer = Recurrent("lstm", inputs=3, hidden=4)
     >>> parameters = layer.init(seed=0)
@@ -58,6 +62,7 @@ class Recurrent:
         initial: str = "zero",
         zoneout: float | Mapping[str, float] = 0.0,
         recurrent_dropout: float = 0.0,
+        init: str | Mapping[str, str] | None = None,
     ) -> None:
         from rnnfarm.plugins import Registry
 
@@ -73,6 +78,7 @@ class Recurrent:
             raise JobError(f"dtype: {dtype!r}; give 'float32' or 'float64'")
         self.inputs = inputs
         self.dtype = dtype
+        self._init = _checked_init(init)
         self._initial = initial
         recurrence = Recurrence(initial, zoneout, recurrent_dropout)
         choice = KernelChoice(installed_kernels(registry), kernel, "auto", dtype)
@@ -84,7 +90,8 @@ class Recurrent:
 
     def init(self, seed: int) -> Arrays:
         """Initial parameters, by name."""
-        layout = Layout.of(self._layer.plan.parameters)
+        start = self._init.applied
+        layout = Layout.of({n: start(p) for n, p in self._layer.plan.parameters.items()})
         return {
             name: initial_values(parameter, name, seed).astype(self.dtype)
             for name, parameter in layout.parameters.items()
@@ -208,6 +215,19 @@ class Recurrent:
             if found != parameter.shape:
                 raise JobError(f"the parameter {name!r} has {found}; it must be {parameter.shape}")
         return {f"layer.{name}": params[name] for name in self.plan.parameters}
+
+
+def _checked_init(given: str | Mapping[str, str] | None) -> Init:
+    kinds = [field.name for field in fields(Init)]
+    named = {"weight": given} if isinstance(given, str) else dict(given or {})
+    try:
+        for kind, text in named.items():
+            if kind not in kinds:
+                raise ValueError(f"there are no parameters {kind!r}; {suggestion(kind, kinds)}")
+            check_text(text, bias=kind == "bias")
+    except ValueError as error:
+        raise JobError(f"init: {error}") from None
+    return Init.read(given)
 
 
 def _flags(

@@ -246,10 +246,10 @@ def initial(model: ModelTable) -> dict[str, Init]:
             "input": decoder.input_init,
             "bridge": decoder.bridge_init,
             "attention": decoder.attention_init,
-            "output": decoder.output_init,
         }
         own |= {f"layer{k}": layer.init for k, layer in enumerate(decoder.layers, 1)}
         given |= {f"decoder.{name}": [one, decoder.init] for name, one in own.items()}
+        given["output"] = [decoder.output_init, decoder.init]
     return {name: _over([*keys, model.init]) for name, keys in given.items()}
 
 
