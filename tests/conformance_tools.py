@@ -34,7 +34,6 @@ CELLS: dict[str, Cell] = {
     "mgu": cells.MGU(),
     "mgu-gate-after": cells.MGUGateAfter(),
     "indrnn": cells.IndRNN(),
-    "indrnn-reach": cells.IndRNN(reach=2),
     "ligru": LiGRU(),
     "cornn": CoRNN(),
 }

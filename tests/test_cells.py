@@ -11,6 +11,7 @@ import pytest
 
 from rnnfarm import Recurrent
 from rnnfarm.builtin import cells
+from rnnfarm.equations.graph import Symbol
 from rnnfarm.equations.language import (
     affine,
     layer_norm,
@@ -292,13 +293,36 @@ def test_equations_may_be_deep_and_use_values_again_and_again() -> None:
     assert len(make_plan(mine(deep), 3, 4).saved) == 1500  # the conditions
 
 
-def test_recurrent_weights_beyond_the_reach_count_as_its_bound() -> None:
+def test_the_reach_is_a_bound_of_the_parameter_and_no_clamp_in_the_equations() -> None:
     bounded, free = (Recurrent(cells.IndRNN(reach=reach), 2, 4, "float64") for reach in (3, None))
+    assert bounded.plan.parameters["u"].bound == (-(2 ** (1 / 3)), 2 ** (1 / 3))
+    assert free.plan.parameters["u"].bound is None
     parameters = bounded.init(seed=0)
     parameters["u"][:] = [-2.0, -0.5, 1.1, 3.0]
     x = np.random.default_rng(0).standard_normal((6, 3, 2))
-    bound = 2 ** (1 / 3)
-    clipped = parameters | {"u": np.clip(parameters["u"], -bound, bound)}
-    found = bounded.forward(parameters, x)[0]
-    np.testing.assert_array_equal(found, free.forward(clipped, x)[0])
-    assert np.abs(found - free.forward(parameters, x)[0]).max() > 0.1
+    output, _, saved = bounded.forward(parameters, x)
+    np.testing.assert_array_equal(output, free.forward(parameters, x)[0])
+    gradient = bounded.backward(saved, np.ones_like(output))[1]["u"]
+    assert gradient[3] != 0  # beyond the bound: an update brings it back, no weight freezes
+
+
+def test_initial_values_lie_within_the_bound() -> None:
+    class Bounded(Cell):
+        def step(self, x: Symbol, h: Symbol) -> Symbol:
+            u = parameter("u", init="normal:5", bound=0.5)
+            v = parameter("v", init="constant:3", bound=(-1, 2))
+            return tanh(affine(x) + u * h + v)
+
+    start = Recurrent(Bounded(), 2, 400, "float64").init(0)
+    assert np.abs(start["u"]).max() == 0.5
+    assert (start["v"] == 2).all()
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, math.nan, math.inf, (1.0, 1.0), (1,), "1", (None, 1)])
+def test_what_is_no_bound(bound: object) -> None:
+    class Wrong(Cell):
+        def step(self, x: Symbol, h: Symbol) -> Symbol:
+            return tanh(affine(x) + parameter("u", bound=bound) * h)  # type: ignore[arg-type]
+
+    with pytest.raises(CellError, match=r"Wrong: parameter\('u', bound=.*number above 0, or"):
+        trace_cell(Wrong(), 2, 3)

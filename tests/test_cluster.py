@@ -63,7 +63,9 @@ def test_workers_give_the_bits_of_one_process(
     if mode == "values":
         write_values(tmp_path / "values", {"train": [90, 70] * 4, "valid": [60] * 4})
         raw["data"]["path"] = str(tmp_path / "values")
-        raw["model"] |= {"input": {"kind": "none"}, "loss": "mse"}
+        bounded = {"cell": "indrnn", "hidden": 8, "reach": 200}
+        layers = [bounded, *raw["model"]["layers"]]
+        raw["model"] |= {"input": {"kind": "none"}, "loss": "mse", "layers": layers}
         raw["training"]["dtype"] = "float64"
     job = make_job(raw)
     alone = train(job, REGISTRY, out=tmp_path / "alone")

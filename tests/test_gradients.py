@@ -31,7 +31,6 @@ CELLS: dict[str, Cell] = {
     "mgu_gate_after": cells.MGUGateAfter(),
     "mgu": cells.MGU(),
     "indrnn": cells.IndRNN(),
-    "indrnn-reach": cells.IndRNN(reach=2),
     "indrnn-tanh": cells.IndRNN(activation="tanh"),
 }
 #: (T, B, I, H) with ones and twos among them.

@@ -164,7 +164,7 @@ def test_the_arena_holds_every_parameter_once_weights_that_decay_first() -> None
     assert {name: view.shape for name, view in views.items()} == {
         name: parameter.shape for name, parameter in layout.parameters.items()
     }
-    (start, border, decays), (_, stop, decays_not) = layout.segments
+    (start, border, decays, _), (_, stop, decays_not, _) = layout.segments
     assert (start, stop, decays, decays_not) == (0, layout.size, True, False)
     for name, view in views.items():
         is_bias = "bias" in name or "initial" in name
@@ -175,9 +175,24 @@ def test_the_arena_holds_every_parameter_once_weights_that_decay_first() -> None
 def test_segments_leave_out_what_is_empty() -> None:
     weight = Parameter("w", (2, 3), ("zeros",), decay=True)
     bias = Parameter("b", (3,), ("zeros",), decay=False)
-    assert Layout.of({"w": weight}).segments == [(0, 6, True)]
-    assert Layout.of({"b": bias}).segments == [(0, 3, False)]
+    assert Layout.of({"w": weight}).segments == [(0, 6, True, None)]
+    assert Layout.of({"b": bias}).segments == [(0, 3, False, None)]
     assert list(Layout.of({"b": bias, "w": weight}).parameters) == ["w", "b"]
+
+
+def test_a_bounded_parameter_is_a_segment_of_its_own() -> None:
+    """In its place: a bound changes nothing in the layout of an arena."""
+    network = make_network(spec(*[LayerSpec(cells.IndRNN(reach=1), 4)] * 2))
+    layout = network.layout
+    bounded = [s for s in layout.segments if s.bound is not None]
+    assert [s.bound for s in bounded] == [(-2.0, 2.0)] * 2
+    assert [s.start for s in bounded] == [layout.starts[f"layer{k}.u"] for k in (1, 2)]
+    assert [s.stop - s.start for s in bounded] == [4, 4]
+    free = make_network(spec(*[LayerSpec(cells.IndRNN(), 4)] * 2)).layout
+    assert free.starts == layout.starts
+    edges = [0, *(s.stop for s in layout.segments)]
+    assert [s.start for s in layout.segments] == edges[:-1]
+    assert edges[-1] == layout.size
 
 
 def values(init: str | tuple[str, ...], *shape: int, name: str = "w", seed: int = 0) -> np.ndarray:

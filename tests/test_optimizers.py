@@ -23,6 +23,7 @@ from rnnfarm.builtin.optimizers import (
 from rnnfarm.equations.language import equal, parameter, where
 from rnnfarm.equations.parts import Optimizer
 from rnnfarm.errors import CellError, JobError
+from rnnfarm.nn.arena import Segment
 from rnnfarm.training.optimizer import OptimizerPass
 
 SIZE, STEPS = 37, 25
@@ -291,3 +292,43 @@ def test_mistakes_in_an_optimizer(optimizer: Optimizer, match: str) -> None:
 def test_settings_out_of_range(part: type[Optimizer], settings: dict[str, float]) -> None:
     with pytest.raises(JobError, match=next(iter(settings))):
         part(**settings)
+
+
+@each
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_update_is_brought_back_within_the_bound(name: str, dtype: str) -> None:
+    """Exactly what the optimizer gives, clipped; its states know nothing of that."""
+    optimizer, _ = CASES[name]
+    rng = np.random.default_rng(2)
+    cut = [(0, 12, True), Segment(12, 31, False, (-0.5, 0.25)), (31, SIZE, False)]
+    free = OptimizerPass(optimizer, [one[:3] for one in cut], dtype)
+    bounded = OptimizerPass(optimizer, cut, dtype)
+    params = rng.normal(size=SIZE).astype(dtype)
+    params[12:31] = params[12:31].clip(-0.5, 0.25)
+    states, touched = bounded.states(SIZE), 0
+    for t in range(1, 13):
+        grads = rng.normal(size=SIZE).astype(dtype)
+        wanted, wanted_states = params.copy(), {k: v.copy() for k, v in states.items()}
+        free.apply(wanted, grads, wanted_states, 0.2, t)
+        touched += int((np.abs(wanted[12:31] + 0.125) > 0.375).sum())
+        wanted[12:31] = wanted[12:31].clip(-0.5, 0.25)
+        bounded.apply(params, grads, states, 0.2, t)
+        assert params.tobytes() == wanted.tobytes()
+        assert all(states[key].tobytes() == wanted_states[key].tobytes() for key in states)
+    assert touched > 10
+
+
+def test_a_weight_at_its_bound_comes_back_when_its_gradient_says_so() -> None:
+    update = OptimizerPass(SGD(lr=1.0), [Segment(0, 2, False, (-1.0, 1.0))], "float64")
+    params = np.array([0.9, -3.0])  # the second one lies beyond, as an older run may leave it
+    update.apply(params, np.array([-5.0, 0.0]), {}, 1.0, 1)
+    assert params.tolist() == [1.0, -1.0]
+    update.apply(params, np.array([0.25, -0.5]), {}, 1.0, 2)
+    assert params.tolist() == [0.75, -0.5]
+
+
+def test_a_bound_hides_no_nan() -> None:
+    update = OptimizerPass(SGD(lr=1.0), [Segment(0, 1, False, (-1.0, 1.0))], "float32")
+    params = np.zeros(1, np.float32)
+    update.apply(params, np.array([np.nan], np.float32), {}, 1.0, 1)
+    assert np.isnan(params[0])

@@ -350,6 +350,31 @@ def test_a_checkpoint_is_told_of_once_where_a_run_stops_at_its_step(
     assert told == ["step-00000002", "step-00000004"]
 
 
+@pytest.mark.parametrize("kernel", ["numpy", "auto"])
+def test_bounded_weights_stay_within_and_come_back(
+    waves: Path, tmp_path: Path, kernel: str
+) -> None:
+    """Weights that reach their bound are at it, none is beyond, and none has to stay there."""
+    layer = {"cell": "indrnn", "hidden": 40, "reach": 1000, "activation": "tanh"}
+    optimizer = {"name": "adam", "lr": 0.05}
+    settings = {"steps": 12, "checkpoint_every": 1, "keep": 12, "kernel": kernel}
+    raw = value_job(waves, model={"layers": [layer]}, optimizer=optimizer, **settings)
+    run_of(raw, tmp_path / "run")
+    saved = [read_checkpoint(p).arrays for p in checkpoints(tmp_path / "run" / "checkpoints")]
+    weights = np.stack([arrays["parameters.layer1.u"] for arrays in saved])  # (12, 40)
+    bound = np.float32(2 ** (1 / 1000))
+    assert np.abs(weights).max() == bound
+    at = np.abs(weights) == bound
+    assert (at[:-1] & ~at[1:]).any()
+    raw["training"]["steps"] = 5
+    run_of(raw, tmp_path / "pieces")
+    raw["training"]["steps"] = 12
+    assert (
+        run_of(raw, tmp_path / "pieces", resume=True).parameters_sha256
+        == run_of(raw, tmp_path / "whole").parameters_sha256
+    )
+
+
 def test_resuming_with_other_plugins_is_said(
     tokens: Path,
     tmp_path: Path,

@@ -14,8 +14,6 @@ from rnnfarm.equations.language import (
     ACTIVATIONS,
     affine,
     layer_norm,
-    maximum,
-    minimum,
     parameter,
     relu,
     sigmoid,
@@ -180,16 +178,14 @@ class IndRNN(Cell):
     """Independently recurrent network (Li et al. 2018): each unit sees only itself.
 
     activation: what the new state goes through.
-    reach: over how many steps a state may grow twofold at most. Recurrent weights beyond
-        ±2^(1/reach) count as that (section 3.1); without it they are free.
+    reach: over how many steps a state may grow twofold at most. Recurrent weights are kept within
+        ±2^(1/reach) at every update (section 3.1); without it they are free.
     """
 
     activation: Literal["relu", "tanh"] = "relu"
     reach: Annotated[int, Field(ge=1)] | None = None
 
     def step(self, x: Symbol, h: Symbol) -> Symbol:
-        u = kept = parameter("u", init="uniform:1")
-        if self.reach is not None:
-            bound = 2.0 ** (1 / self.reach)
-            kept = minimum(maximum(u, -bound), bound)
-        return {"relu": relu, "tanh": tanh}[self.activation](affine(x) + kept * h)
+        bound = None if self.reach is None else 2.0 ** (1 / self.reach)
+        u = parameter("u", init="uniform:1", bound=bound)
+        return {"relu": relu, "tanh": tanh}[self.activation](affine(x) + u * h)

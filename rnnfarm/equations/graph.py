@@ -45,6 +45,8 @@ class Parameter:
             to the products of several vectors at once.
         fan: of weights and biases, the width whose root PyTorch's initial values are divided by:
             the inputs of a linear map, the hidden width of a cell.
+        bound: the least and the largest value that it may have; every update is brought back
+            between the two. None where it is free.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Parameter:
     decay: bool
     role: Role = "vector"
     fan: int = 1
+    bound: tuple[float, float] | None = None
 
 
 class Symbol:

@@ -11,6 +11,7 @@ the line and the code there.
 from __future__ import annotations
 
 import contextvars
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -192,7 +193,11 @@ def _check_keys(argument: str, given: object, known: Sequence[str], what: str) -
 
 
 def parameter(
-    name: str, units: int | None = None, init: str = "zeros", decay: bool = False
+    name: str,
+    units: int | None = None,
+    init: str = "zeros",
+    decay: bool = False,
+    bound: float | tuple[float, float] | None = None,
 ) -> Symbol:
     """A learned vector, the same for every row (peepholes, diagonal recurrence, a gain).
 
@@ -201,10 +206,32 @@ def parameter(
         units: its width, the cell's hidden width by default.
         init: initialiser, such as ``zeros``, ``ones``, ``constant:0.5`` or ``uniform:1``.
         decay: whether weight decay applies to it.
+        bound: a number L where its elements must lie in [-L, L], or a pair (low, high). Initial
+            values, and what the optimizer gives at every step, are brought back between the two.
+            Unlike ``minimum`` and ``maximum`` in the equations, this leaves an element at a bound
+            its gradient, so that it can come back.
     """
     trace = current_trace()
     width = _checked_units(trace, units, "parameter")
-    return trace.graph.vector(trace.declare(Parameter(name, (width,), (init,), decay)))
+    limits = _checked_bound(name, bound)
+    made = Parameter(name, (width,), (init,), decay, bound=limits)
+    return trace.graph.vector(trace.declare(made))
+
+
+def _checked_bound(name: str, bound: object) -> tuple[float, float] | None:
+    """The least and the largest value of a bound; CellError where it is none."""
+    if bound is None:
+        return None
+    pair = bound if isinstance(bound, tuple | list) else (bound, bound)
+    if len(pair) == 2 and all(isinstance(each, int | float) for each in pair):
+        low, high = float(pair[0]), float(pair[1])
+        low = low if pair is bound else -high
+        if math.isfinite(low) and math.isfinite(high) and low < high:
+            return low, high
+    raise CellError(
+        f"parameter({name!r}, bound={bound!r}): write a number above 0, or the least and the "
+        "largest value as a pair"
+    )
 
 
 def layer_norm(vector: Symbol, epsilon: float = 1e-5) -> Symbol:

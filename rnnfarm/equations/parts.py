@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 from unicodedata import normalize
 
 from rnnfarm.equations.graph import Graph, Symbol, is_condition
-from rnnfarm.equations.language import Trace, _current, row_sum
+from rnnfarm.equations.language import Trace, _current, maximum, minimum, row_sum
 from rnnfarm.errors import CellError
 from rnnfarm.settings import Part
 
@@ -230,13 +230,18 @@ class OptimizerTrace:
 
 
 def trace_optimizer(
-    optimizer: Optimizer, bound: float | None = None, guarded: bool = False
+    optimizer: Optimizer,
+    bound: float | None = None,
+    guarded: bool = False,
+    within: tuple[float, float] | None = None,
 ) -> OptimizerTrace:
     """Run an optimizer's equations once, on the gradient times an input ``scale``.
 
     Args:
         bound: the largest element that the scaled gradient may have; others are clipped.
         guarded: whether everything stays as it is where ``scale`` is NaN.
+        within: the least and the largest value that the new parameter may have; others are brought
+            back to it.
     """
     trace = Trace(1)
     graph = trace.graph
@@ -245,8 +250,7 @@ def trace_optimizer(
     inputs = {name: graph.input(name, 1) for name in names}
     gradient = inputs["grad"] * inputs["scale"]
     if bound is not None:
-        low = graph.apply("maximum", gradient, -bound)
-        gradient = graph.apply("minimum", low, bound)
+        gradient = _within(gradient, -bound, bound)
     given = [gradient if name == "grad" else inputs[name] for name in names[:-3]]
     result = _run(trace, optimizer, lambda: optimizer.step(*given, lr=inputs["lr"], t=inputs["t"]))
     new = result if isinstance(result, tuple | list) else (result,)
@@ -258,10 +262,17 @@ def trace_optimizer(
     if graph.parameters:
         _fail(optimizer, "an optimizer has no learned parameters; use states")
     outputs = dict(zip(wanted, new, strict=True))
+    if within is not None:
+        outputs["param"] = _within(outputs["param"], *within)
     if guarded:
         sound = graph.apply("equal", inputs["scale"], inputs["scale"])
         outputs = {n: graph.apply("where", sound, s, inputs[n]) for n, s in outputs.items()}
     return OptimizerTrace(graph, inputs, outputs)
+
+
+def _within(symbol: Symbol, low: float, high: float) -> Symbol:
+    """The symbol, brought between two numbers; NaN stays."""
+    return minimum(maximum(symbol, low), high)
 
 
 Equations = Cell | Loss | Optimizer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,21 @@ import numpy.typing as npt
 from rnnfarm.equations.graph import Parameter
 from rnnfarm.errors import JobError
 from rnnfarm.nn.initialize import initial_values
+
+
+class Segment(NamedTuple):
+    """A part of the arena that is updated alike.
+
+    Attributes:
+        start, stop: its elements.
+        decay: whether weight decay applies.
+        bound: between which two values every update is brought back, or None.
+    """
+
+    start: int
+    stop: int
+    decay: bool
+    bound: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +58,17 @@ class Layout:
         return Layout({name: parameters[name] for name in order}, starts, position)
 
     @property
-    def segments(self) -> list[tuple[int, int, bool]]:
-        """``[start, stop, decays]`` of the two kinds of parameters, without empty ones."""
-        decaying = [int(np.prod(p.shape)) for p in self.parameters.values() if p.decay]
-        border = sum(decaying)
-        both = [(0, border, True), (border, self.size, False)]
-        return [segment for segment in both if segment[0] < segment[1]]
+    def segments(self) -> list[Segment]:
+        """The arena's segments in order; neighbours that are updated alike are one."""
+        found: list[Segment] = []
+        for name, parameter in self.parameters.items():
+            start = self.starts[name]
+            stop = start + int(np.prod(parameter.shape))
+            kind = parameter.decay, parameter.bound
+            if found and found[-1][2:] == kind:
+                start = found.pop().start
+            found.append(Segment(start, stop, *kind))
+        return found
 
     def views(self, arena: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.floating]]:
         """Every parameter as a view of the arena, in its own shape."""

@@ -28,7 +28,8 @@ def initial_values(parameter: Parameter, name: str, seed: int) -> Values:
     gates = len(parameter.init)
     shape = (*parameter.shape[:-1], parameter.shape[-1] // gates)
     blocks = [_draw(init, shape, random, parameter.name) for init in parameter.init]
-    return np.concatenate(blocks, axis=-1)
+    values = np.concatenate(blocks, axis=-1)
+    return values if parameter.bound is None else np.clip(values, *parameter.bound)
 
 
 def _draw(init: str, shape: tuple[int, ...], random: np.random.Generator, parameter: str) -> Values:

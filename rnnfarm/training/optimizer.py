@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rnnfarm.equations.parts import Optimizer, part_name, trace_optimizer
+from rnnfarm.equations.parts import Optimizer, OptimizerTrace, part_name, trace_optimizer
 from rnnfarm.kernels.choose import KernelChoice
-from rnnfarm.kernels.device import HOST
+from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.kernels.interface import RowKernel
 from rnnfarm.kernels.rows import BLOCK, RowProgram
+from rnnfarm.nn.arena import Segment
 
 Array = npt.NDArray[Any]
+Bound = tuple[float, float] | None
 
 
 class OptimizerPass:
@@ -22,8 +24,9 @@ class OptimizerPass:
 
     Args:
         optimizer: the equations of one element.
-        segments: ``(start, stop, decay)`` of the arena; where ``decay`` is false the optimizer's
-            ``weight_decay`` is 0.
+        segments: of the arena; where a segment's ``decay`` is false the optimizer's
+            ``weight_decay`` is 0, and where it has a ``bound`` what the optimizer gives is brought
+            back between the two values.
         dtype: of the arena.
         block: elements that the reference updates at a time; no result depends on it.
         choice: what compiles the equations; the NumPy reference if absent.
@@ -36,7 +39,7 @@ class OptimizerPass:
     def __init__(
         self,
         optimizer: Optimizer,
-        segments: Iterable[tuple[int, int, bool]],
+        segments: Iterable[Segment | tuple[int, int, bool]],
         dtype: str,
         block: int = BLOCK,
         choice: KernelChoice | None = None,
@@ -49,16 +52,15 @@ class OptimizerPass:
         self._dtype = dtype
         # Without weight decay all segments are alike, and those that touch become one.
         decaying = optimizer.weight_decay != 0
-        segments = [(start, stop, decay and decaying) for start, stop, decay in segments]
+        kinds: dict[tuple[bool, Bound], list[tuple[int, int]]] = {}
+        for start, stop, decay, within in (Segment(*one) for one in segments):
+            kinds.setdefault((decay and decaying, within), []).append((start, stop))
         self._parts: list[tuple[RowKernel, list[tuple[int, int]]]] = []
-        for decay in (True, False):
-            chosen = [(start, stop) for start, stop, decays in segments if decays == decay]
-            if chosen:
-                program = _program(optimizer, decay, dtype, block, choice, bound)
-                spans = [
-                    span for start, stop in _merged(chosen) for span in program.spans(start, stop)
-                ]
-                self._parts.append((program, spans))
+        for (decay, within), chosen in kinds.items():
+            trace = _trace(optimizer, decay, bound, within, self._device)
+            program = _program(optimizer, trace, dtype, block, choice)
+            spans = [span for start, stop in _merged(chosen) for span in program.spans(start, stop)]
+            self._parts.append((program, spans))
 
     def states(self, size: int) -> dict[str, Array]:
         """The states before the first step, for an arena of ``size`` elements: zeros."""
@@ -93,19 +95,24 @@ class OptimizerPass:
             program(columns, spans, numbers, self._threads)
 
 
-def _program(
-    optimizer: Optimizer,
-    decay: bool,
-    dtype: str,
-    block: int,
-    choice: KernelChoice | None,
-    bound: float | None,
-) -> RowKernel:
+def _trace(
+    optimizer: Optimizer, decay: bool, bound: float | None, within: Bound, device: Device
+) -> OptimizerTrace:
+    """The equations of one kind of segments."""
     if not decay:
         optimizer = copy.copy(optimizer)
         optimizer.weight_decay = 0.0
+    return trace_optimizer(optimizer, bound, guarded=not device.immediate, within=within)
+
+
+def _program(
+    optimizer: Optimizer,
+    trace: OptimizerTrace,
+    dtype: str,
+    block: int,
+    choice: KernelChoice | None,
+) -> RowKernel:
     on_host = choice is None or choice.where.immediate
-    trace = trace_optimizer(optimizer, bound, guarded=not on_host)
     name = part_name(optimizer)
     scalars = ("lr", "t", "scale") if on_host else ("lr", "t")
     if choice is not None:

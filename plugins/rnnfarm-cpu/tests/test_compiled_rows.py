@@ -14,13 +14,17 @@ from rnnfarm_cpu.rows import CPURows
 from rnnfarm.equations.graph import Graph
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.numpy import NumPyKernel
+from rnnfarm.nn.arena import Segment
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.plugins import Registry
 from rnnfarm.training.optimizer import OptimizerPass
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler")
 REGISTRY = Registry.load()
-SEGMENTS = [(0, 1000, True), (1000, 1037, False), (1037, 2300, True)]
+SEGMENTS = [
+    *((0, 1000, True), (1000, 1037, False), (1037, 2000, True)),
+    Segment(2000, 2300, False, (-0.5, 0.25)),
+]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
 
@@ -49,6 +53,7 @@ def test_optimizers(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> N
             update.apply(params, grads, states, 0.01 * t, t)
         results.append({"param": params, **states})
     alone, shared, reference = results
+    assert (alone["param"][2000:].min(), alone["param"][2000:].max()) == (-0.5, 0.25)
     for key, array in reference.items():
         assert alone[key].tobytes() == shared[key].tobytes()
         np.testing.assert_allclose(alone[key], array, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])

@@ -13,6 +13,7 @@ from rnnfarm_cupy.rows import CUDARows
 
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.device import HOST, Device
+from rnnfarm.nn.arena import Segment
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.random import DROPOUT, generator
 from rnnfarm.plugins import Registry
@@ -22,7 +23,10 @@ pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++
 REGISTRY = Registry.load()
 RUNTIME = HostRuntime()
 DEVICE = CUDADevice(RUNTIME)
-SEGMENTS = [(0, 1000, True), (1000, 1037, False), (1037, 2300, True)]
+SEGMENTS = [
+    *((0, 1000, True), (1000, 1037, False), (1037, 2000, True)),
+    Segment(2000, 2300, False, (-0.5, 0.25)),
+]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
 
