@@ -75,6 +75,13 @@ def cli(ctx: click.Context, blocked: tuple[str, ...]) -> None:
     help="The run's folder; runs/NAME for NAME.toml if not given.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint.")
+@click.option(
+    "--rebuild",
+    "stale",
+    flag_value="rebuild",
+    help="Build the dataset anew where its sources or data.build have changed since.",
+)
+@click.option("--stale", "stale", flag_value="use", help="Use the dataset as it is all the same.")
 @quiet
 @as_json
 @click.pass_context
@@ -86,6 +93,7 @@ def train(
     settings: tuple[str, ...],
     out: Path | None,
     resume: bool,
+    stale: str | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -93,6 +101,8 @@ def train(
     from rnnfarm.job import load_job
 
     registry = load_registry(ctx)
+    if stale is not None:
+        settings += (f"data.stale={stale}",)
     loaded = load_job(job, settings, registry)
     distributed = workers is not None or address is not None
     if loaded.cluster.workers != 1 and not distributed:

@@ -43,6 +43,9 @@ class _WithSettings(click.Command):
 @click.argument("path")
 @click.argument("files", nargs=-1)
 @setting("A setting of the reader (may be repeated).")
+@click.option(
+    "--rebuild", is_flag=True, help="Replace a dataset that is there, once the new one is whole."
+)
 @quiet
 @as_json
 @click.pass_context
@@ -52,6 +55,7 @@ def data_build(
     path: str,
     files: tuple[str, ...],
     settings: tuple[str, ...],
+    rebuild: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -67,7 +71,7 @@ def data_build(
     chosen: dict[str, Any] = {"files": list(files)} if files else {}
     override(chosen, settings)
     registry = load_registry(ctx)
-    built = build_from_settings(reader, chosen, path, registry, log(quiet))
+    built = build_from_settings(reader, chosen, path, registry, log(quiet), replace=rebuild)
     show_dataset(built.info(), as_json)
 
 

@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError, JobError, RunError
 
 #: A file in a temporary folder, locked as long as the process that made the folder lives.
 LOCK = "lock"
@@ -28,6 +29,24 @@ def read_text(path: Path) -> str:
         raise JobError(f"{path}: cannot be read ({error.strerror}); mend the path") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a kill leaves the old contents or the new; may raise RunError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"{path} could not be written ({error.strerror}); make room or permission there, and "
+            "go on with --resume"
+        ) from error
 
 
 def bring_to_disk(path: Path) -> None:
@@ -72,3 +91,32 @@ def remove_unlocked(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def exchange_folders(new: Path, old: Path) -> None:
+    """Give two folders of one filesystem each other's name; OSError where that fails.
+
+    Where the system can do it in one step, a kill leaves the one or the other at `old`. Where it
+    cannot, `old` has no folder for a moment, and a kill then leaves its contents beside it.
+    """
+    try:
+        _exchange_at_once(new, old)
+    except (OSError, AttributeError, ImportError):
+        aside = Path(tempfile.mkdtemp(prefix=f"{old.name}.replaced-", dir=old.parent))
+        old.rename(aside)
+        try:
+            new.rename(old)
+        except OSError:
+            aside.rename(old)
+            raise
+        aside.rename(new)
+
+
+def _exchange_at_once(one: Path, other: Path) -> None:
+    """The system call renameat2 with RENAME_EXCHANGE, which Linux has and Python has not."""
+    import ctypes
+
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    system = ctypes.CDLL(None, use_errno=True)
+    if system.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
+        raise OSError(ctypes.get_errno(), "renameat2")

@@ -171,6 +171,11 @@ class DataTable(Table):
     build: ReaderTable | None = Field(
         default=None, description="how to make the dataset if it is absent"
     )
+    stale: Literal["refuse", "rebuild", "use"] = Field(
+        default="refuse",
+        description="what training does where build or its files have changed since the dataset "
+        "was built; rebuild replaces it",
+    )
     mode: Literal["streams", "examples", "forecast"] = Field(
         default="streams",
         description="streams: windows follow each other and the state is carried on; examples: "

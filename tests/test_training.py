@@ -41,13 +41,14 @@ from rnnfarm import Recurrent, builtin
 from rnnfarm.builtin.callbacks import EarlyStopping
 from rnnfarm.data import Column, DatasetWriter, open_dataset
 from rnnfarm.errors import DataError, JobError, PluginError, RunError
+from rnnfarm.files import write_whole
 from rnnfarm.job import load_job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
 from rnnfarm.training.checkpoint import checkpoints, read_checkpoint
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.loop import Trainer
-from rnnfarm.training.run import open_run, write_whole
+from rnnfarm.training.run import open_run
 from rnnfarm.training.session import Result, train
 from rnnfarm.training.setup import make_model, make_windows
 
@@ -79,7 +80,7 @@ def test_a_run_folder(tokens: Path, tmp_path: Path) -> None:
     result = rnnfarm.train(raw, out=tmp_path / "run")
     run = tmp_path / "run"
     assert {p.name for p in run.iterdir()} == {
-        "job.toml", "metrics.jsonl", "run.json", "checkpoints",
+        "job.toml", "dataset.json", "metrics.jsonl", "run.json", "checkpoints",
     }  # fmt: skip
     found = entries(run)
     steps = [e for e in found if "train_loss" in e]

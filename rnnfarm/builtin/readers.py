@@ -167,7 +167,9 @@ class PythonSource(_ByteTokens):
             )
         sizes = self._limit(sizes)
         held = pick_files(sizes, self.valid)
-        return [(root / name, float(name in held)) for name in by_hash(sizes)]
+        files = [(root / name, float(name in held)) for name in by_hash(sizes)]
+        self.reads.add((path for path, _ in files), None)
+        return files
 
     def _limit(self, sizes: dict[str, int]) -> dict[str, int]:
         if not self.max_bytes:

@@ -34,14 +34,16 @@ def build_dataset(
     progress: Progress | None = None,
     filesystem: Any = None,
     name: str | None = None,
+    replace: bool = False,
 ) -> Dataset:
     """Build the dataset `path` from what `reader` reads, and open it.
 
     `progress` is given lines of text, at most one a second; `name` is what a job calls the reader,
-    by default its class. JobError when `path` exists.
+    by default where its class is from. JobError when `path` exists; with `replace` a dataset there
+    stays until the new one is whole, and is then replaced in one step.
     """
     say = progress or (lambda line: None)
-    refuse_existing(Place.of(path, filesystem))
+    refuse_existing(Place.of(path, filesystem), replace)
     for leftover in [] if filesystem is not None else remove_leftovers(path):
         say(f"removed {leftover}, left behind by a build that was killed")
     say(f"building {path}")
@@ -53,19 +55,25 @@ def build_dataset(
         vocabularies=reader.vocabularies(),
         filesystem=filesystem,
         origins=True,
+        replace=replace,
     ) as writer:
         for sequence in _sequences(reader):
             writer.append(*sequence)
             if time.monotonic() - said >= EVERY:
                 said = time.monotonic()
                 say(f"building {path}: {writer.steps:,} steps")
-        writer.provenance = describe_build(reader, name or type(reader).__name__)
+        writer.provenance = describe_build(reader, name or import_string(reader))
     dataset = open_dataset(path, filesystem=filesystem)
     sizes = ", ".join(f"{name} {split.steps:,}" for name, split in dataset.splits.items())
     say(f"built {path}: {sizes} steps")
     for note in writer.provenance.notes:
         say(f"{path}: {note}")
     return dataset
+
+
+def import_string(reader: Reader) -> str:
+    """Return ``module:Class``, as a job can name a reader too."""
+    return f"{type(reader).__module__}:{type(reader).__qualname__}"
 
 
 def _columns(reader: Reader) -> dict[str, Column]:
@@ -96,13 +104,14 @@ def build_from_settings(
     registry: Registry,
     progress: Progress | None = None,
     base: Path | None = None,
+    replace: bool = False,
 ) -> Dataset:
     """Build a dataset with the reader of that name; paths in its settings are relative to `base`,
-    by default the working directory."""
+    by default the working directory. For `replace` see `build_dataset`."""
     reader: Reader = registry.get("readers", reader_name)(**settings)
     if base is not None:
         reader.base = base
-    return build_dataset(reader, path, progress=progress, name=reader_name)
+    return build_dataset(reader, path, progress=progress, name=reader_name, replace=replace)
 
 
 def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = None) -> Dataset:

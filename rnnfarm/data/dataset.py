@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from dataclasses import asdict
 from functools import cache
@@ -26,14 +27,16 @@ from rnnfarm.strict_json import to_json
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 
 class Dataset:
     """What a manifest describes; shards are opened when they are first read."""
 
-    def __init__(self, place: Place, manifest: Manifest) -> None:
+    def __init__(self, place: Place, manifest: Manifest, version: object = None) -> None:
         self.place = place
         self.manifest = manifest
+        self._version = version
         self.split = cache(self._split)
         self.vocabulary = cache(self._vocabulary)
 
@@ -66,7 +69,14 @@ class Dataset:
         """The split of that name; JobError when there is none."""
         if name not in self.splits:
             raise JobError(f"{self.path}: no split '{name}'; {suggestion(name, self.splits)}")
-        return Split(self.place, name, self.splits[name], self.columns)
+        return Split(self.place, name, self.splits[name], self.columns, self._check_version)
+
+    def _check_version(self) -> None:
+        """DataError where the folder holds another dataset than the one that was opened."""
+        if self._version not in (None, self.place.version(MANIFEST)):
+            raise DataError(
+                f"{self.path}: this dataset was replaced or removed while it was read; start again"
+            )
 
     def _vocabulary(self, column: str) -> Vocabulary | None:
         """The vocabulary of a column; None where its ids have no text."""
@@ -107,11 +117,13 @@ class Dataset:
         }
 
     def fingerprint(self) -> dict[str, str]:
-        """Hashes by which a run knows its data again: what ids mean, and what it learns from."""
+        """Hashes by which a run knows its data again: what ids mean, and what each split holds."""
         vocabularies = {k: [v.unit, v.entries] for k, v in self.manifest.vocabularies.items()}
-        train = self.splits.get("train")
-        shards = [shard.sha256 for shard in train.shards] if train else []
-        return {"vocabularies": _hash(vocabularies), "train": _hash(shards)}
+        splits = {
+            name: _hash([shard.sha256 for shard in split.shards])
+            for name, split in self.splits.items()
+        }
+        return {"train": _hash([])} | splits | {"vocabularies": _hash(vocabularies)}
 
     def verify(self) -> list[str]:
         """One sentence for every damaged shard; reads the whole dataset."""
@@ -131,7 +143,8 @@ def open_dataset(path: str | os.PathLike[str], *, filesystem: Any = None) -> Dat
     """
     place = Place.of(path, filesystem)
     try:
-        return Dataset(place, _manifest(place))
+        version = place.version(MANIFEST)  # before it is read, so that no change is missed
+        return Dataset(place, _manifest(place), version)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{place.shown}: cannot be read ({error})") from None
 
@@ -140,13 +153,22 @@ def _manifest(place: Place) -> Manifest:
     if place.size(MANIFEST) is not None:
         return parse_manifest(place.read(MANIFEST), place.show(MANIFEST))
     if not place.exists():
-        raise DataError(
-            f"{place.shown}: there is no dataset here; build one with `rnnfarm data build`, or mend"
-            " the path"
-        )
+        beside = replaced(place)
+        cut_off = f"a build that was replacing it was killed and left it as {beside}: rename that"
+        fix = cut_off if beside else "build one with `rnnfarm data build`, or correct the path"
+        raise DataError(f"{place.shown}: there is no dataset here; {fix}")
     if any(name.endswith(".arrow") for name in place.names()):
         raise DataError(
             f"{place.shown}: shards but no {MANIFEST}, so a build that did not end; remove the"
             " folder and build the dataset again"
         )
     raise DataError(f"{place.shown}: not a dataset, it holds no {MANIFEST}; mend the path")
+
+
+def replaced(place: Place) -> Path | None:
+    """The folder that a killed build has renamed a local dataset to; see `exchange_folders`."""
+    if place.local is None:
+        return None
+    pattern = glob.escape(place.local.name) + ".replaced-*"
+    found = [path for path in place.local.parent.glob(pattern) if (path / MANIFEST).exists()]
+    return max(found, default=None)

@@ -155,6 +155,8 @@ class Provenance:
         files: the files that it read, in the order in which it read them.
         learned: what it found out from them, which reading another file for the same model needs.
         notes: what was taken and what was left out, and why, a sentence each.
+        base: the folder that relative paths in the settings started from.
+        named: the numbers of the `files` that each setting names, as `valid_files`.
     """
 
     reader: str
@@ -162,6 +164,8 @@ class Provenance:
     files: list[SourceFile] = field(default_factory=list)
     learned: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    base: str = ""
+    named: dict[str, list[Natural]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

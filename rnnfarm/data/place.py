@@ -70,6 +70,11 @@ class Place:
         info = self.filesystem.get_file_info(self.file(name))
         return cast("int", info.size) if info.type == fs.FileType.File else None
 
+    def version(self, name: str) -> tuple[int | None, int | None]:
+        """The size of a file and the time of its last change, by which another file is noticed."""
+        info = self.filesystem.get_file_info(self.file(name))
+        return info.size, info.mtime_ns
+
     def read(self, name: str) -> bytes:
         """A whole small file."""
         with self.filesystem.open_input_stream(self.file(name)) as stream:

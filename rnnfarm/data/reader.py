@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rnnfarm.data.inputs import find_files
 from rnnfarm.data.origin import NOWHERE, Origin
+from rnnfarm.data.sources import Sources
 from rnnfarm.errors import JobError
 from rnnfarm.settings import Part
 
@@ -42,7 +43,6 @@ class Reader(Part, ABC):
     """
 
     base = Path()  # what paths in the settings are relative to; no setting itself
-    _found: dict[Path, int]
     _recalled: Mapping[str, Any] = {}
     _recalled_vocabularies: Mapping[str, Vocabulary] = {}
 
@@ -64,18 +64,22 @@ class Reader(Part, ABC):
         See `data.inputs.find_files`.
         """
         found = find_files(patterns, self.base, setting)
-        known = self.__dict__.setdefault("_found", {})
-        for path in found:
-            known.setdefault(path, len(known))
+        self.reads.add(found, setting)
         return found
+
+    @property
+    def reads(self) -> Sources:
+        """The files that were read so far; a reader that does not use `find_files` adds its own."""
+        kept: Sources = self.__dict__.setdefault("_reads", Sources())
+        return kept
 
     def sources(self) -> list[Path]:
         """Return the files that were read, whose changes make a dataset out of date."""
-        return list(self.__dict__.get("_found", {}))
+        return list(self.reads.numbers)
 
     def origin(self, path: Path, row: int = -1, name: str = "") -> Origin:
         """Return the origin of a sequence that begins at a row or line of one of `sources`."""
-        return Origin(name, self.__dict__.get("_found", {}).get(path, -1), row)
+        return Origin(name, self.reads.numbers.get(path, -1), row)
 
     def learned(self) -> dict[str, Any]:
         """Return, as JSON holds it, what the files have decided and the settings do not say.

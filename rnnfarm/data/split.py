@@ -12,7 +12,7 @@ from rnnfarm.data.shards import REBUILD, Chunk, map_shard
 from rnnfarm.errors import DataError, JobError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -29,13 +29,20 @@ class Split:
     """The sequences of one split.
 
     Steps are counted from 0 over the concatenation of the sequences. Shards are mapped when a
-    step of theirs is first read, and a limited number is kept.
+    step of theirs is first read, and a limited number is kept. `check` is called after each
+    mapping, and raises DataError where the dataset is another by now.
     """
 
     def __init__(
-        self, place: Place, name: str, info: SplitInfo, columns: Mapping[str, Column]
+        self,
+        place: Place,
+        name: str,
+        info: SplitInfo,
+        columns: Mapping[str, Column],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.place = place
+        self._check = check
         self.name = name
         self.info = info
         self.columns = columns
@@ -128,7 +135,10 @@ class Split:
 
     def _map(self, shard: int) -> tuple[list[Chunk], list[int]]:
         info = self.info.shards[shard]
-        chunks = map_shard(self.place, info, self.columns, self._lows[shard])
+        try:
+            chunks = map_shard(self.place, info, self.columns, self._lows[shard])
+        finally:
+            self._check()
         if shard == 0 and 0 in info.continues:
             raise DataError(
                 f"{self.place.show(info.file)}: the manifest has its first row carry on a sequence"

@@ -9,6 +9,7 @@ manifest, without which they are no dataset, last.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import shutil
@@ -29,7 +30,13 @@ from rnnfarm.data.origin import NOWHERE, Origin
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import BATCH_BYTES, BATCH_STEPS, ShardWriter
 from rnnfarm.errors import DataError, JobError, RunError
-from rnnfarm.files import LOCK, bring_to_disk, make_locked_folder, remove_unlocked
+from rnnfarm.files import (
+    LOCK,
+    bring_to_disk,
+    exchange_folders,
+    make_locked_folder,
+    remove_unlocked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +54,8 @@ class DatasetWriter:
     """Writes a dataset in constant memory; a context manager.
 
     The dataset appears when the block ends without an error. JobError when there is something at
-    `path` already; DataError for a sequence that does not fit the columns.
+    `path` already; with `replace` a dataset there stays until the new one takes its place.
+    DataError for a sequence that does not fit the columns.
     """
 
     def __init__(
@@ -60,8 +68,10 @@ class DatasetWriter:
         filesystem: Any = None,
         shard_bytes: int = SHARD_BYTES,
         origins: bool = False,
+        replace: bool = False,
     ) -> None:
         self.place = Place.of(path, filesystem)
+        self.replace = replace
         self.columns = dict(columns)
         self.vocabularies = dict(vocabularies or {})
         self.name = name
@@ -80,8 +90,8 @@ class DatasetWriter:
         self._piece = max(1, min(BATCH_STEPS, BATCH_BYTES // step_bytes))
 
     def __enter__(self) -> Self:
-        refuse_existing(self.place)
-        self._folder = _Folder(self.place)
+        refuse_existing(self.place, self.replace)
+        self._folder = _Folder(self.place, self.replace)
         return self
 
     def append(
@@ -205,20 +215,29 @@ def _place(split: str) -> tuple[int, str]:
     return (usual.index(split) if split in usual else len(usual)), split
 
 
-def refuse_existing(place: Place) -> None:
-    """JobError when there is something where a dataset is to be built."""
-    if place.exists():
+def refuse_existing(place: Place, replace: bool = False) -> None:
+    """JobError when there is something where a dataset is to be built, which with `replace` may be
+    a local dataset."""
+    if not place.exists():
+        return
+    if not replace:
         raise JobError(
-            f"{place.shown}: already exists, and a dataset is never overwritten; remove it or give"
-            " another path"
+            f"{place.shown}: already exists, and a dataset is never overwritten unasked; replace it"
+            " with --rebuild, remove it, or give another path"
+        )
+    if place.local is None or place.size(MANIFEST) is None:
+        what = "is no dataset" if place.local is not None else "is not on a local filesystem"
+        raise JobError(
+            f"{place.shown}: {what}, so it is not replaced; remove it or give another path"
         )
 
 
 class _Folder:
     """Where the files of a build go until it ends."""
 
-    def __init__(self, final: Place) -> None:
+    def __init__(self, final: Place, replace: bool) -> None:
         self.final = final
+        self.replace = replace
         self.local = final.local
         if self.local is None:
             self.place = final
@@ -243,11 +262,22 @@ class _Folder:
         if self.local is None:
             return
         bring_to_disk(self._path)
-        refuse_existing(self.final)
-        self._path.rename(self.local)
+        refuse_existing(self.final, self.replace)
+        if self.final.exists():
+            self._exchange(self.local)
+        else:
+            self._path.rename(self.local)
         bring_to_disk(self.local.parent)
-        (self.local / LOCK).unlink()
+        (self.local / LOCK).unlink(missing_ok=True)
         self._lock.close()
+
+    def _exchange(self, final: Path) -> None:
+        """Put the new folder in the place of the old one, and remove that."""
+        # With the lock file in it, a kill from here on leaves what the next build removes.
+        with (final / LOCK).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            exchange_folders(self._path, final)
+            shutil.rmtree(self._path, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove what was written."""

@@ -49,7 +49,7 @@ def generate(
         )
     if top_p is not None and not 0 < top_p <= 1:
         raise JobError(f"top_p = {top_p}: it is a probability above 0 and at most 1")
-    opened = open_run(run, registry, checkpoint)
+    opened = open_run(run, registry, checkpoint, reads_data=False)
     vocabulary = _vocabulary(run, opened)
     random = generator(seed, SAMPLE)
     given = vocabulary.encode(prompt)

@@ -48,7 +48,7 @@ def predict(
 
     Raises JobError for a file that does not fit the model, DataError for one that is damaged.
     """
-    opened = open_run(run, registry, checkpoint)
+    opened = open_run(run, registry, checkpoint, reads_data=input is None)
     whole = opened.model.goal != "steps" or opened.job.data.mode == "forecast"
     pictures = None
     if plot is not None:

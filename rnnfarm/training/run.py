@@ -8,7 +8,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +18,10 @@ import numpy.typing as npt
 import tomli_w
 from threadpoolctl import threadpool_limits
 
-from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.dataset import Dataset
-from rnnfarm.data.place import Place
 from rnnfarm.data.scale import Scale
-from rnnfarm.errors import DataError, JobError, RunError
+from rnnfarm.errors import DataError, JobError
+from rnnfarm.files import write_whole
 from rnnfarm.job import Job, read_job
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
@@ -33,6 +32,7 @@ from rnnfarm.training.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
 )
+from rnnfarm.training.run_dataset import check_same_data, dataset_of_run, kept_dataset
 from rnnfarm.training.setup import Model, make_model
 
 log = logging.getLogger("rnnfarm")
@@ -42,7 +42,7 @@ FREE = {
     "training.steps", "training.evaluate_every", "training.evaluate_windows",
     "training.checkpoint_every", "training.keep", "training.log_every",
     "training.gradient_flow_every", "training.threads", "training.kernel", "training.device",
-    "cluster", "data.path", "data.base", "data.build",
+    "cluster", "data.path", "data.base", "data.build", "data.stale",
 }  # fmt: skip
 
 
@@ -58,17 +58,20 @@ class OpenRun:
     step: int
 
 
-def open_run(run: Path, registry: Registry, checkpoint: str | None = None) -> OpenRun:
-    """Open a run's checkpoint: ``newest``, ``best``, or one by its name or step."""
+def open_run(
+    run: Path, registry: Registry, checkpoint: str | None = None, *, reads_data: bool = True
+) -> OpenRun:
+    """Open a run's checkpoint: ``newest``, ``best``, or one by its name or step.
+
+    Without ``reads_data`` the dataset need not be there: what the run keeps of it is enough to read
+    other files for the model.
+    """
     job = read_run_job(run, registry)
-    if job.data.build is None and not Place.of(job.data.path).exists():
-        raise DataError(
-            f"{job.data.path}: the dataset of {run} is not there any more; move it back, or write "
-            f"its new place into data.path of {run / 'job.toml'}"
-        )
-    dataset = ensure_dataset(job, registry)
     found = choose_checkpoint(run, checkpoint or "newest")
-    check_same_vocabulary(found, dataset)
+    dataset = None if reads_data else kept_dataset(run, job)
+    if dataset is None:
+        dataset = dataset_of_run(run, job, registry)
+        check_same_data(found, dataset, "what follows is of another dataset")
     learned = found.facts.get("scales", {})
     scales = {name: Scale.from_dict(plain) for name, plain in learned.items()}
     model = make_model(job, dataset, registry, scales=scales)
@@ -127,24 +130,6 @@ def write_run_job(run: Path, job: Job) -> None:
     write_whole(run / "job.toml", tomli_w.dumps(job.to_dict()))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a kill leaves the old contents or the new; may raise RunError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"{path} could not be written ({error.strerror}); make room or permission there, and "
-            "go on with --resume"
-        ) from error
-
-
 def check_same_job(run: Path, old: Job, new: Job) -> None:
     """JobError that lists what a resumed job changed and may not."""
     before, after = _flat(old.to_dict()), _flat(new.to_dict())
@@ -157,27 +142,6 @@ def check_same_job(run: Path, old: Job, new: Job) -> None:
     ]
     if changed:
         raise JobError(changed)
-
-
-def check_same_vocabulary(checkpoint: Checkpoint, dataset: Dataset) -> None:
-    """DataError where ids of a dataset mean something else than a model has learned."""
-    now = dataset.fingerprint()
-    if checkpoint.facts["data"]["vocabularies"] != now["vocabularies"]:
-        raise DataError(
-            f"{dataset.path}: its vocabulary is not the one that {checkpoint.path} was trained "
-            "with; bring that dataset back, or train anew with another --out"
-        )
-
-
-def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> None:
-    """Warn where a resumed run goes on with other data; DataError for another vocabulary."""
-    check_same_vocabulary(checkpoint, dataset)
-    now = dataset.fingerprint()
-    if checkpoint.facts["data"]["train"] != now["train"]:
-        log.warning(
-            "%s is not the dataset that %s was trained on; the run goes on, with another result "
-            "than either dataset alone gives", dataset.path, checkpoint.path,
-        )  # fmt: skip
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnnfarm.data.build import ensure_dataset
+from rnnfarm.data.current import ensure_current
 from rnnfarm.data.window import Windows
 from rnnfarm.equations.parts import part_name
 from rnnfarm.errors import Interrupted, JobError, RunError
+from rnnfarm.files import write_whole
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress, shown
@@ -27,6 +28,7 @@ from rnnfarm.strict_json import to_json
 from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
     Checkpoint,
+    checkpoints,
     newest_checkpoint,
     prune,
     sweep,
@@ -35,12 +37,11 @@ from rnnfarm.training.checkpoint import (
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.run import (
     alone_in,
-    check_same_data,
     check_same_job,
     read_run_job,
     write_run_job,
-    write_whole,
 )
+from rnnfarm.training.run_dataset import GOES_ON, check_same_data, keep_dataset
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model, make_model, make_windows
 
@@ -89,7 +90,8 @@ def train(
     """
     progress = progress or Progress(quiet=True)
     with threadpool_limits(job.training.blas_threads):
-        dataset = ensure_dataset(job, registry, progress.say)
+        begun = resume and bool(checkpoints(out / "checkpoints"))
+        dataset = ensure_current(job, registry, progress.say, resuming=begun)
         model = make_model(job, dataset, registry, computes_here)
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
@@ -97,9 +99,10 @@ def train(
         with alone_in(out):
             _check_folder(out, job, registry, resume)
             write_run_job(out, job)
+            keep_dataset(out, dataset)
             checkpoint = newest_checkpoint(out / "checkpoints") if resume else None
             if checkpoint is not None:
-                check_same_data(checkpoint, dataset)
+                check_same_data(checkpoint, dataset, GOES_ON)
                 trainer.restore(checkpoint)
                 _warn_of_versions(checkpoint, registry)
                 progress.say(f"resuming {out} at step {trainer.step}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnfarm.data.current import build_of
 from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.examples import Examples
 from rnnfarm.data.forecasts import Forecasts
@@ -87,7 +88,7 @@ def _pieces_of_file(source: Source, path: Path, folder: Path, lines: bool) -> It
     elif path.suffix in (".npy", ".npz"):
         yield Sequence("input", {name: _read_values(opened, path)})
     else:
-        build = opened.job.data.build
+        build = build_of(opened.dataset, opened.job)
         if build is None:
             raise JobError(
                 f"{path}: the run's job does not say what reader its data are from (data.build), "
