@@ -79,6 +79,17 @@ def make_locked_folder(prefix: str, parent: Path) -> tuple[Path, IO[bytes]]:
         lock.close()
 
 
+def remove_locked(folder: Path) -> None:
+    """Remove a folder whose lock is held; its lock file last, so that a kill leaves what
+    ``remove_unlocked`` removes."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+    shutil.rmtree(folder)
+
+
 def remove_unlocked(folder: Path) -> bool:
     """Remove a folder of ``make_locked_folder`` whose process has ended; whether it was removed.
 
@@ -87,7 +98,7 @@ def remove_unlocked(folder: Path) -> bool:
     try:
         with (folder / LOCK).open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
+            remove_locked(folder)
     except OSError:
         return False
     return True

@@ -35,6 +35,7 @@ from rnnfarm.files import (
     bring_to_disk,
     exchange_folders,
     make_locked_folder,
+    remove_locked,
     remove_unlocked,
 )
 
@@ -277,7 +278,8 @@ class _Folder:
         with (final / LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             exchange_folders(self._path, final)
-            shutil.rmtree(self._path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_locked(self._path)
 
     def remove(self) -> None:
         """Remove what was written."""
