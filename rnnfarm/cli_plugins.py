@@ -71,18 +71,30 @@ def new_plugin(name: str, out: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The page; report.html in the run's folder if not given.",
+    help="The page; report.html in the run's folder, or here for several, if not given.",
 )
-def report(run: Path, out: Path | None) -> None:
-    """Write a page with the curves of a RUN folder.
+@as_json
+def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Write a page with the curves of a RUN folder, or of several to compare.
 
-    One HTML file that needs nothing else, not even a network.
+    One HTML file that needs nothing else, not even a network. With --json what it is about is
+    printed instead, and a page is written only where --out names it.
     """
     from rnnfarm.page import write_page
+    from rnnfarm.run_report import differences, read_runs, summary
 
-    click.echo(str(write_page(run, out or run / "report.html")))
+    found = read_runs(runs)
+    if out is None and not as_json:
+        out = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+    if out is not None:
+        write_page(found, out)
+    if as_json:
+        told = {"runs": [summary(run) for run in found], "differences": differences(found)}
+        print_json({"page": None if out is None else str(out)} | told)
+    else:
+        click.echo(str(out))

@@ -1,24 +1,28 @@
-"""The report page of a run: one HTML file that needs nothing else."""
+"""The report page of one run, or of several that are compared: one HTML file, all in it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from rnnfarm.errors import DataError, JobError, RunError
-from rnnfarm.report import read_metrics
-from rnnfarm.svg import Point, Series, chart
+from rnnfarm.axis import number
+from rnnfarm.errors import RunError, printable
+from rnnfarm.run_report import Entry, RunReport, differences, value_of
+from rnnfarm.svg import NAN, Point, Series, chart
 
+COLORS = "abcdefgh"
 POINTS = 300  # of a curve; what lies between two is shown as its mean and its range
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1d2430; --quiet: #667085; --line: #e4e7ec;
-  --page: #f7f8fa; --card: #fff; --a: #2563eb; --b: #d97706; --c: #059669; --d: #a21caf; }
+  --page: #f7f8fa; --card: #fff; --a: #2563eb; --b: #d97706; --c: #059669; --d: #a21caf;
+  --e: #dc2626; --f: #0891b2; --g: #65a30d; --h: #7c3aed; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --quiet: #98a2b3; --line: #303845;
-  --page: #12161d; --card: #1a202a; --a: #6ea0ff; --b: #f5ae4f; --c: #3fcf9f; --d: #e07be8; } }
+  --page: #12161d; --card: #1a202a; --a: #6ea0ff; --b: #f5ae4f; --c: #3fcf9f; --d: #e07be8;
+  --e: #ff7a7a; --f: #4fd1e8; --g: #a3d94f; --h: #b79bff; } }
 body { margin: 0 auto; padding: 28px 24px; max-width: 1220px; background: var(--page);
   color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 24px; margin: 0 0 2px; } h2 { font-size: 17px; margin: 30px 0 10px; }
@@ -38,6 +42,7 @@ svg text { fill: var(--quiet); font-size: 12px; }
 .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke: currentColor; }
 .band { fill: currentColor; opacity: .18; } circle { fill: currentColor; }
 .a { color: var(--a); } .b { color: var(--b); } .c { color: var(--c); } .d { color: var(--d); }
+.e { color: var(--e); } .f { color: var(--f); } .g { color: var(--g); } .h { color: var(--h); }
 .early { opacity: .45; stroke-dasharray: 5 4; }
 .legend { font-size: 13px; } .legend span { margin-right: 16px; }
 .legend span::before { content: "\\2014\\00a0"; font-weight: 700; }
@@ -48,156 +53,223 @@ th { color: var(--quiet); font-weight: 500; } td:first-child, th:first-child { t
 """
 
 
-def write_page(run: Path, out: Path) -> Path:
-    """Write the report of a run's folder to the file ``out`` and return its path.
+def write_page(runs: Sequence[RunReport], out: Path) -> Path:
+    """Write the report of runs to the file ``out`` and return its path.
 
-    Raises JobError where ``run`` is no run with metrics, DataError where they are damaged, and
-    RunError where the file cannot be written.
+    Raises RunError where the file cannot be written.
     """
-    if not (run / "job.toml").is_file() or not (run / "metrics.jsonl").is_file():
-        raise JobError(f"{run}: is no run, it needs a job.toml and a metrics.jsonl; mend the path")
-    text = page(run)
+    text = page(runs)
     try:
-        out.write_text(text, encoding="utf-8")
+        # A folder's name need not be UTF-8.
+        out.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise RunError(f"{out}: cannot be written ({error.strerror}); use --out FILE") from None
     return out
 
 
-def page(run: Path) -> str:
-    """The HTML text of a run's report."""
-    # A figure that was no number is null in the file, and left out here.
-    entries = [
-        {key: value for key, value in entry.items() if value is not None}
-        for entry in read_metrics(run / "metrics.jsonl")
-    ]
-    facts = _facts(run / "run.json")
-    steps = [e for e in entries if "train_loss" in e]
-    valid = [e for e in entries if any(key.startswith("valid_") for key in e)]
-    flow = [e for e in entries if "gradient_flow" in e]
-    name = escape(run.resolve().name)
-    job = escape((run / "job.toml").read_text(encoding="utf-8"))
+def page(runs: Sequence[RunReport]) -> str:
+    """The HTML text of the report of one run, or of several that are compared."""
+    title = _text(" · ".join(run.name for run in runs))
+    inside = _one(runs[0]) if len(runs) == 1 else _several(runs)
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name} · rnnfarm</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} · rnnfarm</title>'
         '<meta name="viewport" content="width=device-width">'
-        f"<style>{STYLE}</style><h1>{name}</h1>{_state(steps, facts)}"
-        f'<div class="tiles">{_tiles(steps, valid, facts)}</div>'
-        f'<div class="charts">{"".join(_charts(steps, valid, flow))}</div>'
-        f"{_evaluations(valid)}{_measured(entries)}<h2>Job</h2><pre>{job}</pre></html>\n"
+        f"<style>{STYLE}</style><h1>{title}</h1>{inside}</html>\n"
     )
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """What the run was at its end; nothing while it goes on."""
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise DataError(f"{path}: is damaged ({error}); remove it, or restore it") from None
+def _one(run: RunReport) -> str:
+    return (
+        f'<p class="quiet">{_text(_state(run))}</p><div class="tiles">{_tiles(run)}</div>'
+        f'<div class="charts">{"".join(_charts(run))}</div>'
+        f"{_evaluations(run)}{_measured([run])}<h2>Job</h2><pre>{_job(run)}</pre>"
+    )
 
 
-def _state(steps: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
-    if facts:
-        ended = f"stopped: {facts['stopped']}" if facts.get("stopped") else "finished"
-        where = (
-            f"kernel {facts.get('kernel')}, Python {facts.get('python')}, {facts.get('machine')}"
-        )
-        hashed = f"parameters {str(facts.get('parameters_sha256'))[:16]}…"
-        return f'<p class="quiet">{escape(f"{ended} · {where} · {hashed}")}</p>'
-    return f'<p class="quiet">not finished; {len(steps):,} steps are logged</p>'
+def _several(runs: Sequence[RunReport]) -> str:
+    jobs = "".join(f"<details><summary>{_text(r.name)}</summary><pre>{_job(r)}</pre></details>"
+                   for r in runs)  # fmt: skip
+    return (
+        f'{_overview(runs)}<div class="charts">{"".join(_compared(runs))}</div>'
+        f"{_differences(runs)}{_measured(runs)}<h2>Jobs</h2>{jobs}"
+    )
 
 
-def _tiles(
-    steps: Sequence[dict[str, Any]], valid: Sequence[dict[str, Any]], facts: dict[str, Any]
-) -> str:
-    tiles: list[tuple[str, str]] = []
-    if steps:
-        tiles.append(("steps", f"{steps[-1]['step']:,}"))
-        tiles.append(("last training loss", f"{steps[-1]['train_loss']:.4f}"))
-    for key, value in (valid[-1] if valid else {}).items():
+def _text(text: str) -> str:
+    """Text as HTML, on one line."""
+    return escape(printable(text))
+
+
+def _job(run: RunReport) -> str:
+    return "\n".join(_text(line) for line in run.job.splitlines())
+
+
+def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table under a heading; nothing where it has no rows."""
+
+    def line(tag: str, cells: Iterable[Any]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{_text(_cell(c))}</{tag}>" for c in cells) + "</tr>"
+
+    lines = "".join(line("td", row) for row in rows)
+    if not lines:
+        return ""
+    return (
+        f'<h2>{_text(title)}</h2><div class="sheet"><table>{line("th", head)}{lines}</table></div>'
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    shown = value_of(value)
+    return str(value) if shown is None else number(shown)
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+# -- one run --------------------------------------------------------------------------------------
+
+
+def _state(run: RunReport) -> str:
+    facts = run.facts
+    if not facts:
+        return f"not finished; {len(run.steps):,} steps are logged"
+    ended = f"stopped: {facts['stopped']}" if facts.get("stopped") else "finished"
+    where = f"kernel {facts.get('kernel')}, Python {facts.get('python')}, {facts.get('machine')}"
+    return f"{ended} · {where} · parameters {str(facts.get('parameters_sha256'))[:16]}…"
+
+
+def _tiles(run: RunReport) -> str:
+    tiles: list[tuple[str, Any]] = []
+    if run.steps:
+        tiles.append(("steps", run.steps[-1]["step"]))
+        tiles.append(("last training loss", run.last("train_loss")))
+    for key, value in (run.valid[-1] if run.valid else {}).items():
         if key != "step":
-            tiles.append((f"last {key.replace('_', ' ')}", f"{value:.4g}"))
-    losses = [e["valid_loss"] for e in valid if "valid_loss" in e]
-    if losses:
-        tiles.append(("best valid loss", f"{min(losses):.4f}"))
-    if facts.get("elements_per_second"):
-        tiles.append(("elements per second", f"{facts['elements_per_second']:,.0f}"))
-    return "".join(f"<div><b>{escape(v)}</b><span>{escape(k)}</span></div>" for k, v in tiles)
+            tiles.append((f"last {_words(key)}", value))
+    tiles += [("best valid loss", _lowest(run))] if _lowest(run) is not None else []
+    if speed := value_of(run.facts.get("elements_per_second")):
+        tiles.append(("elements per second", round(speed)))
+    return "".join(f"<div><b>{_text(_cell(v))}</b><span>{_text(k)}</span></div>" for k, v in tiles)
 
 
-def _charts(
-    steps: Sequence[dict[str, Any]],
-    valid: Sequence[dict[str, Any]],
-    flow: Sequence[dict[str, Any]],
-) -> Iterable[str]:
-    measured = [(e["step"], e["valid_loss"]) for e in valid if "valid_loss" in e]
-    loss = [_reduced("training", steps, "train_loss", "a")]
-    yield chart("Loss", [*loss, Series("validation", measured, "b", dots=True)])
-    yield chart("Learning rate", [_reduced("learning rate", steps, "lr", "c")])
-    yield chart("Gradient norm", [_reduced("norm", steps, "grad_norm", "d")], log_y=True)
-    yield chart("Steps a second", [_reduced("speed", steps, "steps_per_second", "a")])
-    yield _flow_chart(flow)
+def _lowest(run: RunReport) -> float | None:
+    losses = [value_of(e.get("valid_loss")) for e in run.valid]
+    return min((loss for loss in losses if loss is not None), default=None)
 
 
-def _reduced(label: str, entries: Sequence[dict[str, Any]], key: str, style: str) -> Series:
-    """At most ``POINTS`` points: the mean of as many steps, and their range."""
-    found = [(e["step"], e[key]) for e in entries if key in e]
+def _charts(run: RunReport) -> Iterable[str]:
+    loss = [_reduced("training", run.steps, "train_loss", "a")]
+    loss.append(_reduced("validation", run.valid, "valid_loss", "b", dots=True))
+    yield chart("Loss", loss)
+    yield chart("Learning rate", [_reduced("learning rate", run.steps, "lr", "c")])
+    yield chart("Gradient norm", [_reduced("norm", run.steps, "grad_norm", "d")], log_y=True)
+    yield chart("Steps a second", [_reduced("speed", run.steps, "steps_per_second", "a")])
+    yield _flow_chart(run.flow)
+
+
+def _reduced(
+    label: str, entries: Sequence[Entry], key: str, style: str, dots: bool = False
+) -> Series:
+    """At most ``POINTS`` points: the mean of as many steps, and their range; a gap where no value
+    is a number."""
+    found = [(float(e["step"]), value_of(e[key])) for e in entries if key in e]
     size = -(-len(found) // POINTS)
     groups = [found[k : k + size] for k in range(0, len(found), max(size, 1))]
-    points = [_mean(group) for group in groups]
-    band = [(min(v for _, v in g), max(v for _, v in g)) for g in groups] if size > 1 else []
-    return Series(label, points, style, band)
+    points, band = [], []
+    for group in groups:
+        values = [value for _, value in group if value is not None]
+        mean = math.fsum(v / len(values) for v in values) if values else NAN
+        points.append((group[len(group) // 2][0], mean))
+        band.append((min(values, default=NAN), max(values, default=NAN)))
+    return Series(label, points, style, band if size > 1 else [], dots)
 
 
-def _mean(group: Sequence[Point]) -> Point:
-    return group[len(group) // 2][0], sum(value for _, value in group) / len(group)
-
-
-def _flow_chart(flow: Sequence[dict[str, Any]]) -> str:
+def _flow_chart(flow: Sequence[Entry]) -> str:
     """How much of the last step's gradient arrives how many steps before, first and last time."""
     if not flow:
         return ""
     series = []
     for entry, early in ((flow[-1], ""), (flow[0], " early"))[: len(flow)]:
         for color, (layer, norms) in enumerate(entry["gradient_flow"].items()):
-            points = [(float(k), n) for k, n in enumerate(norms.values()) if n is not None]
+            values = [value_of(norm) for norm in norms.values()]
+            points: list[Point] = [
+                (float(k), NAN if n is None else n) for k, n in enumerate(values)
+            ]
             label = f"{layer}, step {entry['step']}"
             series.append(Series(label, points, "abcd"[color % 4] + early, dots=not early))
     return chart(
         "Gradient flow: norm of ∂L/∂h by distance in time",
         series,
         x_label="steps back from the loss",
-        x_ticks=list(next(iter(flow[-1]["gradient_flow"].values()))),
+        x_ticks=list(next(iter(flow[-1]["gradient_flow"].values()), {})),
         log_y=True,
     )
 
 
-def _evaluations(valid: Sequence[dict[str, Any]]) -> str:
-    if not valid:
-        return ""
-    keys = list(valid[-1])
-    head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in keys)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{entry.get(key, '–'):,.6g}</td>" for key in keys) + "</tr>"
-        for entry in valid
-        if all(key in entry for key in keys)
-    )
-    return f'<h2>Evaluations</h2><div class="sheet"><table><tr>{head}</tr>{rows}</table></div>'
+def _evaluations(run: RunReport) -> str:
+    keys = list(run.valid[-1]) if run.valid else []
+    rows = [[entry.get(key) for key in keys] for entry in run.valid]
+    return _table("Evaluations", map(_words, keys), rows)
 
 
-def _measured(entries: Sequence[dict[str, Any]]) -> str:
+# -- several runs ---------------------------------------------------------------------------------
+
+
+def _overview(runs: Sequence[RunReport]) -> str:
+    keys = list(dict.fromkeys(key for run in runs for e in run.valid[-1:] for key in e))
+    metrics = [key for key in keys if key != "step"]
+    head = ["run", "state", "steps", "last training loss"]
+    head += [f"last {_words(key)}" for key in metrics] + ["best valid loss", "elements per second"]
+    rows = []
+    for run in runs:
+        steps = run.steps[-1]["step"] if run.steps else 0
+        last: Mapping[str, Any] = run.valid[-1] if run.valid else {}
+        speed = value_of(run.facts.get("elements_per_second"))
+        state = "not finished" if not run.facts else run.facts.get("stopped") or "finished"
+        row: list[Any] = [run.name, state, steps, run.last("train_loss")]
+        row += [last.get(key) for key in metrics]
+        rows.append([*row, _lowest(run), None if speed is None else round(speed)])
+    return _table("Runs", head, rows)
+
+
+def _compared(runs: Sequence[RunReport]) -> Iterable[str]:
+    metrics = dict.fromkeys(k for run in runs for e in run.valid for k in e if k != "step")
+    for title, key, logarithmic in (
+        ("Training loss", "train_loss", False),
+        *((f"Validation: {_words(key.removeprefix('valid_'))}", key, False) for key in metrics),
+        ("Learning rate", "lr", False),
+        ("Gradient norm", "grad_norm", True),
+        ("Steps a second", "steps_per_second", False),
+    ):
+        series = []
+        for n, run in enumerate(runs):
+            entries = run.valid if key in metrics else run.steps
+            style = COLORS[n % len(COLORS)] + " early" * (n // len(COLORS) % 2)
+            series.append(_reduced(run.name, entries, key, style, dots=key in metrics))
+        yield chart(title, series, log_y=logarithmic)
+
+
+def _differences(runs: Sequence[RunReport]) -> str:
+    head = ["key of the job", *(run.name for run in runs)]
+    rows = [[key, *values] for key, values in differences(runs).items()]
+    return _table("Where the jobs differ", head, rows)
+
+
+def _measured(runs: Sequence[RunReport]) -> str:
     """What ``rnnfarm evaluate`` has found, the newest of each split, beside its baseline."""
-    found = {e["evaluation"]["split"]: e for e in entries if "evaluation" in e}
-    rows = ""
-    for split, entry in found.items():
-        baseline = entry["evaluation"].get("baseline") or {}
-        for name, value in entry["evaluation"].items():
-            if isinstance(value, (int, float)):
-                beside = f"{baseline[name]:,.6g}" if name in baseline else "–"
-                label = f"{split}, step {entry['step']}: {name.replace('_', ' ')}"
-                rows += f"<tr><td>{escape(label)}</td><td>{value:,.6g}</td><td>{beside}</td></tr>"
-    if not rows:
-        return ""
-    head = "<tr><th>measured</th><th>model</th><th>baseline</th></tr>"
-    return f'<h2>Measured</h2><div class="sheet"><table>{head}{rows}</table></div>\n'
+    rows = []
+    for run in runs:
+        for split, entry in run.measured.items():
+            evaluation = entry["evaluation"]
+            baseline = evaluation.get("baseline") or {}
+            for name, value in evaluation.items():
+                if value_of(value) is not None:
+                    label = f"{split}, step {entry['step']}: {_words(name)}"
+                    label = label if len(runs) == 1 else f"{run.name}: {label}"
+                    rows.append([label, value, baseline.get(name)])
+    return _table("Measured", ["measured", "model", "baseline"], rows)

@@ -869,6 +869,7 @@ def test_a_report_of_figures_that_are_no_numbers(
 ) -> None:
     import rnnfarm.training.loop
     from rnnfarm.page import page
+    from rnnfarm.run_report import read_runs
 
     monkeypatch.setattr(
         rnnfarm.training.loop, "evaluate", lambda *_, **__: {"loss": math.nan, "bits": math.inf}
@@ -876,4 +877,4 @@ def test_a_report_of_figures_that_are_no_numbers(
     run_of(token_job(tokens, steps=4, evaluate_every=2), tmp_path / "run")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "gradient_flow": {"layer1": {"0": 1.0, "1": null, "2": 0.5}}}\n')
-    assert "<svg" in page(tmp_path / "run")
+    assert "<svg" in page(read_runs([tmp_path / "run"]))
