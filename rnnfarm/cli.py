@@ -23,6 +23,7 @@ from rnnfarm.terminal import (
     log,
     naming,
     print_json,
+    print_json_rows,
     print_table,
     quiet,
     run,
@@ -256,6 +257,7 @@ def generate(
     help="A picture of each of the first answers: a forecast, an alignment, or attention.",
 )
 @click.option("--table", is_flag=True, help="Lines to be read instead of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object that holds all answers.")
 @beam
 @penalty
 @checkpoint
@@ -267,23 +269,26 @@ def predict(
     source: Path | None,
     plot: Path | None,
     table: bool,
+    as_json: bool,
     beam: int,
     penalty: float,
     checkpoint: str | None,
 ) -> None:
     """Print what the model of a RUN folder gives.
 
-    One JSON object a line, for a split of the run's data or for a file; or with --table the number
-    of each sequence, and what the model says.
+    One JSON object a line, for a split of the run's data or for a file; with --json one object
+    that holds all of them; or with --table the number of each sequence, and what the model says.
     """
     from rnnfarm.strict_json import to_json
 
     if (split is None) == (source is None):
         raise click.UsageError("give exactly one of --split NAME and --input PATH")
+    if table and as_json:
+        raise click.UsageError("give --table or --json, not both")
     from rnnfarm.training.predict import predict as predict_rows
     from rnnfarm.training.search import Search
 
-    for row in predict_rows(
+    rows = predict_rows(
         run,
         load_registry(ctx),
         split=split,
@@ -291,7 +296,11 @@ def predict(
         checkpoint=checkpoint,
         search=Search(beam, penalty),
         plot=plot,
-    ):
+    )
+    if as_json:
+        print_json_rows("predictions", rows)
+        return
+    for row in rows:
         if table:
             said = row.get("text", row["prediction"])
             click.echo(f"{row['sequence']:>8}  {said if isinstance(said, str) else to_json(said)}")

@@ -136,13 +136,18 @@ def status(id: str | None, address: str | None, as_json: bool) -> None:
 @job_id
 @address
 @click.option("--follow", is_flag=True, help="Go on until the job has ended, and end as it ended.")
+@as_json
 @click.pass_context
-def logs(ctx: click.Context, id: str, address: str | None, follow: bool) -> None:
+def logs(ctx: click.Context, id: str, address: str | None, follow: bool, as_json: bool) -> None:
     """Show what a submitted job has written."""
     from rnnfarm.cluster.jobs import Jobs
 
+    if follow and as_json:
+        raise click.UsageError("give --follow or --json, not both")
     jobs = Jobs(address)
-    if follow:
+    if as_json:
+        print_json({"id": id, "text": jobs.logs(id)})
+    elif follow:
         _follow(ctx, jobs, id)
     else:
         click.echo(jobs.logs(id), nl=False)

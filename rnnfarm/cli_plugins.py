@@ -56,7 +56,8 @@ def check(ctx: click.Context, plugin: str, settings: tuple[str, ...], as_json: b
     metavar="DIR",
     help="The folder to make; ./NAME if not given.",
 )
-def new_plugin(name: str, out: Path | None) -> None:
+@as_json
+def new_plugin(name: str, out: Path | None, as_json: bool) -> None:
     """Make a folder with a new plugin NAME.
 
     It holds a cell of ten lines, its test and a job.
@@ -65,6 +66,9 @@ def new_plugin(name: str, out: Path | None) -> None:
     from rnnfarm.scaffold import make_plugin
 
     made = make_plugin(name, out or Path(name))
+    if as_json:
+        print_json({"folder": str(made.folder), "next": list(made.next_steps)})
+        return
     click.echo(f"made {made.folder}; next:")
     for line in made.next_steps:
         click.echo(f"  {line}")
@@ -80,7 +84,7 @@ def new_plugin(name: str, out: Path | None) -> None:
 )
 @as_json
 def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Write a page with the curves of a RUN folder, or of several to compare.
+    """Write a page with the curves of one or more RUN folders.
 
     One HTML file that needs nothing else, not even a network. With --json what it is about is
     printed instead, and a page is written only where --out names it.

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -74,6 +74,17 @@ def print_json(report: dict[str, Any]) -> None:
     from rnnfarm.strict_json import to_json
 
     click.echo(to_json({"schema": 1} | report))
+
+
+def print_json_rows(key: str, rows: Iterable[Any]) -> None:
+    """Print one JSON object whose ``key`` holds the rows, each as soon as it is there."""
+    from rnnfarm.strict_json import to_json
+
+    before = f'{{"schema": 1, {to_json(key)}: ['
+    for row in rows:
+        click.echo(before + to_json(row), nl=False)
+        before = ", "
+    click.echo(f"{before}]}}" if before != ", " else "]}")
 
 
 def print_table(report: dict[str, Any]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from conftest import Call
 
@@ -19,6 +21,7 @@ from rnnfarm import cli, errors
 from rnnfarm.equations.plan import Plan
 from rnnfarm.kernels.interface import Kernel
 from rnnfarm.kernels.numpy import NumPyKernel
+from rnnfarm.terminal import print_json_rows
 from rnnfarm.training.callback import Callback as RunCallback
 
 HEAVY = ("ray", "cupy", "pyarrow", "numpy", "pydantic")
@@ -510,7 +513,52 @@ def test_a_run_is_trained_evaluated_and_generated_from(
     assert call("generate", "run", "--prompt", "to", "--length", "5", "--seed", "3")[1] == text
     code, out, err = call("predict", "run", "--split", "valid")
     assert code == 0, err
-    assert all(isinstance(json.loads(line), dict) for line in out.splitlines())
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows
+    assert all(isinstance(row, dict) for row in rows)
+    code, out, err = call("predict", "run", "--split", "valid", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"schema": 1, "predictions": rows}
+    assert call("predict", "run", "--split", "valid", "--json", "--table")[0] == 2
+
+
+def commands(group: click.Group, *above: str) -> list[tuple[str, ...]]:
+    """Every command of the command line by its words."""
+    found = []
+    for name, command in group.commands.items():
+        inner = isinstance(command, click.Group)
+        found += commands(command, *above, name) if inner else [(*above, name)]
+    return found
+
+
+@pytest.mark.parametrize("words", commands(cli.cli), ids=" ".join)
+def test_every_command_prints_one_json_object(words: tuple[str, ...], call: Call) -> None:
+    options = call(*words, "--help")[1].partition("Options:")[2]
+    assert "--json" in options or words == ("schema",)  # which is JSON by itself
+
+
+def test_rows_become_one_object_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    def rows() -> Iterator[Any]:
+        yield {"a": math.nan}
+        assert capsys.readouterr().out == '{"schema": 1, "k": [{"a": null}'
+        yield 2
+
+    print_json_rows("k", rows())
+    assert capsys.readouterr().out == ", 2]}\n"
+    print_json_rows("k", [])
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "k": []}
+
+
+def test_what_a_new_plugin_is_made_of(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("new-plugin", "my-cells", "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert made["schema"] == 1
+    assert (tmp_path / made["folder"] / "pyproject.toml").is_file()
+    assert made["next"][0] == "pip install --editable my-cells"
 
 
 def test_what_only_the_data_show_wrong_names_the_job_file(
