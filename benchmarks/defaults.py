@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import rnnfarm
+from rnnfarm.data.build import ensure_dataset
 from rnnfarm.job import load_job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.evaluate import evaluate_run
@@ -121,7 +122,7 @@ TASKS: dict[str, tuple[Any, str, str]] = {
         "valid",
     ),
     "words, sgd": (
-        _words('{ name = "sgd", lr = 20.0 }', 0.25, f"TEXTS/{PYTHON_DOCS}", 5000, 800),
+        _words('{ name = "sgd", lr = 20.0 }', 0.25, f"TEXTS/{PYTHON_DOCS}", 5000, 400),
         "perplexity",
         "valid",
     ),
@@ -135,6 +136,15 @@ STARTS: dict[str, dict[str, str]] = {
     "embedding 0.1": {"embedding": "uniform:0.1"},
     "embedding 0.1, output 1/sqrt(H)": {"embedding": "uniform:0.1", "output": "pytorch"},
     "embedding 0.1, output 0.1": {"embedding": "uniform:0.1", "output": "uniform:0.1"},
+    "output lecun": {"output": "lecun_uniform"},
+    "embedding sqrt(size/V)": {"embedding": "normal:FEW"},
+    "embedding 1/sqrt(size)": {"embedding": "normal:ROOT"},
+    "embedding 0.3": {"embedding": "normal:0.3"},
+    "embedding sqrt(size/V), output lecun": {
+        "embedding": "normal:FEW",
+        "output": "lecun_uniform",
+    },
+    "embedding sqrt(size/V), output 1/sqrt(H)": {"embedding": "normal:FEW", "output": "pytorch"},
     "embedding 0.1, cells and output 1/sqrt(H)": {
         "embedding": "uniform:0.1",
         "output": "pytorch",
@@ -146,6 +156,14 @@ STARTS: dict[str, dict[str, str]] = {
 def settings_of(start: dict[str, str], job: Any) -> list[str]:
     """The ``--set`` words of a start for a job."""
     found = []
+    if job.model.input.kind == "embedding":
+        registry = Registry.load()
+        tokens = ensure_dataset(job, registry).columns[job.data.input or "tokens"].vocabulary or 1
+        size = job.model.input.size
+        few, root = min(1.0, (size / tokens) ** 0.5), size**-0.5
+        changed = (init.replace("FEW", f"{few:g}") for init in start.values())
+        changed = (init.replace("ROOT", f"{root:g}") for init in changed)
+        start = dict(zip(start, changed, strict=True))
     for part, init in start.items():
         if part == "cells":
             found += [f"model.layers.{k}.init={init}" for k in range(len(job.model.layers))]

@@ -367,6 +367,15 @@ class Graph:
         return self.make(op, (symbol,), None, 1)
 
 
+def copied(graph: Graph, symbol: Symbol, args: tuple[Symbol, ...]) -> Symbol:
+    """The same operation on other arguments, in another graph."""
+    if symbol.op == "parameter":
+        return graph.vector(symbol.graph.parameters[symbol.attribute])
+    if symbol.op == "slice":
+        return graph.slice(args[0], *symbol.attribute)
+    return graph.make(symbol.op, args, symbol.attribute, symbol.width)
+
+
 def is_condition(symbol: Symbol) -> bool:
     """Whether a symbol is a truth value: a comparison, or an input named ``…?``."""
     if symbol.op == "input":

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rnnfarm.equations.graph import Graph, Parameter, Symbol, ancestors, depends_on, ordered
+from rnnfarm.equations.graph import (
+    Graph,
+    Parameter,
+    Symbol,
+    ancestors,
+    copied,
+    depends_on,
+    ordered,
+)
 from rnnfarm.equations.parts import CellTrace
 
 
@@ -74,7 +82,7 @@ def instrument(trace: CellTrace, options: PlanOptions) -> Step:
                 vector = vector * graph.input(f"drop:{dropped.index(symbol.args[0])}", vector.width)
             _join_products(graph, vector, products[symbol.args[0]], image)
         else:
-            image[symbol] = _copy(graph, symbol, tuple(image[a] for a in symbol.args))
+            image[symbol] = copied(graph, symbol, tuple(image[a] for a in symbol.args))
         image[symbol].label = image[symbol].label or symbol.label
     new = {}
     for name, symbol in trace.new_states.items():
@@ -120,12 +128,3 @@ def _join_products(
     for product in products:
         image[product] = graph.slice(joined, position, position + product.width)
         position += product.width
-
-
-def _copy(graph: Graph, symbol: Symbol, args: tuple[Symbol, ...]) -> Symbol:
-    """The same operation on other arguments, in another graph."""
-    if symbol.op == "parameter":
-        return graph.vector(symbol.graph.parameters[symbol.attribute])
-    if symbol.op == "slice":
-        return graph.slice(args[0], *symbol.attribute)
-    return graph.make(symbol.op, args, symbol.attribute, symbol.width)

@@ -54,24 +54,44 @@ def _check_tokens(x: npt.NDArray[Any], vocabulary: int) -> None:
         )
 
 
+class Tokens(Layer):
+    """Tokens as they are, for a layer that reads them; ``(T, B)`` → ``(T, B)``."""
+
+    def __init__(self, name: str, vocabulary: int) -> None:
+        self.name = name
+        self.width = vocabulary
+        self.parameters = {}
+
+    def check(self, x: npt.NDArray[Any]) -> None:
+        _check_tokens(x, self.width)
+
+    def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
+        return x, lambda d_output, gradients, _: None
+
+
 class OneHot(Layer):
-    """1 at the token's place, 0 elsewhere; ``(T, B)`` → ``(T, B, vocabulary)``."""
+    """1 at the token's place, 0 elsewhere; ``(T, B)`` → ``(T, B, vocabulary)``.
+
+    It is used where a layer does more with its input than multiply it by weights; see ``Tokens``.
+    """
 
     def __init__(self, name: str, vocabulary: int, dtype: str) -> None:
         self.name = name
         self.width = vocabulary
         self.parameters = {}
         self._dtype = dtype
-        self._rows: Any = None
 
     def check(self, x: npt.NDArray[Any]) -> None:
         _check_tokens(x, self.width)
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
-        if self._rows is None:
-            self._rows = run.device.put(np.eye(self.width, dtype=self._dtype))
         output = run.memory.array(self.name, (*x.shape, self.width), self._dtype)
-        run.device.take_rows(self._rows, x, output)
+        run.device.clear(output)
+        tokens = run.device.get(x).reshape(-1)
+        places = np.arange(tokens.size, dtype=tokens.dtype) * self.width + tokens
+        ones = np.ones((tokens.size, 1), self._dtype)
+        put = run.device.put
+        run.device.add_rows(output.reshape(-1, 1), put(places), put(ones))
         return output, lambda d_output, gradients, _: None
 
 

@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rnnfarm.equations.gather import gather_products
 from rnnfarm.equations.initial import Init
-from rnnfarm.equations.parts import Cell
+from rnnfarm.equations.parts import Cell, trace_cell
 from rnnfarm.errors import JobError
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.nn.arena import Layout
 from rnnfarm.nn.decoder import Decoder, DecoderSpec
-from rnnfarm.nn.dense import Dropout, Embedding, Linear, OneHot, Values
+from rnnfarm.nn.dense import Dropout, Embedding, Linear, OneHot, Tokens, Values
 from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
 from rnnfarm.nn.pool import Pool
 from rnnfarm.nn.recurrent import Bidirectional, Recurrence, RecurrentLayer, Residual
@@ -87,14 +88,16 @@ class Network:
     def __init__(self, spec: NetworkSpec, choice: KernelChoice) -> None:
         #: Where its arrays lie.
         self.device = choice.where
-        self.layers: list[Layer] = [_input_layer(spec, choice.dtype)]
+        tokens = _reads_tokens(spec)
+        first = Tokens("input", spec.input_width) if tokens else _input_layer(spec, choice.dtype)
+        self.layers: list[Layer] = [first]
         self.recurrent: list[RecurrentLayer] = []
         if spec.input_dropout:
             self._add(Dropout("input.dropout", self.layers[-1].width, spec.input_dropout))
         learned_below = bool(self.layers[0].parameters)
         for number, layer in enumerate(spec.layers, 1):
-            self._add_recurrent(f"layer{number}", layer, choice, learned_below)
-            learned_below = True
+            self._add_recurrent(f"layer{number}", layer, choice, learned_below, tokens)
+            learned_below, tokens = True, False
         #: What reads the input, below pool and decoder or the output.
         self.reading = list(self.layers)
         width = self.layers[-1].width
@@ -133,12 +136,14 @@ class Network:
         self.layers.append(layer)
 
     def _add_recurrent(
-        self, name: str, spec: LayerSpec, choice: KernelChoice, learned_below: bool
+        self, name: str, spec: LayerSpec, choice: KernelChoice, learned_below: bool, tokens: bool
     ) -> None:
         inputs = self.layers[-1].width
 
         def direction(name: str) -> RecurrentLayer:
-            layer = RecurrentLayer(name, spec.cell, inputs, spec.hidden, spec.recurrence, choice)
+            layer = RecurrentLayer(
+                name, spec.cell, inputs, spec.hidden, spec.recurrence, choice, tokens
+            )
             layer.need_d_x = learned_below
             self.recurrent.append(layer)
             return layer
@@ -226,6 +231,14 @@ class Network:
             if not np.isfinite(run.device.get(output)).all():
                 return "the decoder"
         return None
+
+
+def _reads_tokens(spec: NetworkSpec) -> bool:
+    """Whether the first layer can look up what the product with a one-hot vector would be."""
+    if spec.input != "one_hot" or spec.input_dropout or not spec.layers or spec.layers[0].residual:
+        return False
+    trace = trace_cell(spec.layers[0].cell, spec.input_width, spec.layers[0].hidden)
+    return gather_products(trace) is not None
 
 
 def _input_layer(spec: NetworkSpec, dtype: str) -> Layer:

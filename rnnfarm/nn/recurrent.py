@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from rnnfarm.equations.gather import gather_products
 from rnnfarm.equations.graph import Parameter
 from rnnfarm.equations.instrument import PlanOptions
-from rnnfarm.equations.parts import Cell
-from rnnfarm.equations.plan import make_plan
+from rnnfarm.equations.parts import Cell, trace_cell
+from rnnfarm.equations.plan import plan_trace
 from rnnfarm.errors import JobError, suggestion
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.interface import WindowKernel
+from rnnfarm.nn.gather import Gather
 from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
 from rnnfarm.nn.random import INITIAL_STATE, RECURRENT_DROPOUT, ZONEOUT
 
@@ -72,6 +74,7 @@ class RecurrentLayer(Layer):
         hidden: int,
         recurrence: Recurrence,
         choice: KernelChoice,
+        tokens: bool = False,
     ) -> None:
         self.name = name
         self.cell = cell
@@ -80,13 +83,22 @@ class RecurrentLayer(Layer):
         self._kernels: dict[PlanOptions, tuple[str, WindowKernel]] = {}
         self._building = Lock()  # lanes ask for kernels at the same time
         self.inputs, self.hidden = inputs, hidden
+        self.trace = trace_cell(cell, inputs, hidden)
+        order = plan_trace(self.trace, hidden, replace(self.options, training=False)).parameters
+        #: What stands for one-hot vectors of the tokens that the layer reads, if it reads any.
+        self.gather: Gather | None = None
+        if tokens:
+            found = gather_products(self.trace)
+            assert found is not None, "the network asks first"
+            self.trace, weights = found
+            self.gather = Gather(name, weights)
         #: Whether something below has parameters to learn.
         self.need_d_x = True
         self.plan = self.kernel(masked=False, resets=False, training=True).plan
         self.width = self.plan.states[self.plan.output]
         self.parameters = {
             f"{name}.{key}": replace(parameter, name=f"{name}.{key}")
-            for key, parameter in self.plan.parameters.items()
+            for key, parameter in order.items()
         }
 
     def kernel(self, masked: bool, resets: bool, training: bool) -> WindowKernel:
@@ -96,7 +108,7 @@ class RecurrentLayer(Layer):
             options = replace(options, recurrent_dropout=0.0)
         with self._building:
             if options not in self._kernels:
-                plan = make_plan(self.cell, self.inputs, self.hidden, options)
+                plan = plan_trace(self.trace, self.hidden, options)
                 self._kernels[options] = self.choice.build(plan)
             return self._kernels[options][1]
 
@@ -120,6 +132,9 @@ class RecurrentLayer(Layer):
 
     def forward(self, parameters: Arrays, x: Any, run: Pass) -> tuple[FloatArray, Backward]:
         kernel = self.kernel(run.mask is not None, run.reset is not None, run.training)
+        gather_back = None
+        if self.gather is not None:
+            x, gather_back = self.gather.forward(parameters, x, run)
         steps, rows = x.shape[:2]
         workspace = self._workspace(kernel, run, steps, rows)
         mine = {key: parameters[f"{self.name}.{key}"] for key in kernel.plan.parameters}
@@ -128,7 +143,7 @@ class RecurrentLayer(Layer):
         after = kernel.states_after(workspace, min(run.carry, steps))
         run.new_states[self.name] = {n: run.device.copy(value) for n, value in after.items()}
 
-        return output, _WindowBackward(self, kernel, workspace)
+        return output, _WindowBackward(self, kernel, workspace, gather_back)
 
     def _workspace(self, kernel: WindowKernel, run: Pass, steps: int, rows: int) -> Any:
         key = (self.name, kernel)
@@ -172,8 +187,11 @@ class RecurrentLayer(Layer):
 class _WindowBackward:
     """The backward of one window; a ``Backward`` that can take and give states' gradients too."""
 
-    def __init__(self, layer: RecurrentLayer, kernel: WindowKernel, workspace: Any) -> None:
+    def __init__(
+        self, layer: RecurrentLayer, kernel: WindowKernel, workspace: Any, gather_back: Any
+    ) -> None:
         self.layer, self.kernel, self.workspace = layer, kernel, workspace
+        self.gather_back = gather_back
 
     def __call__(
         self, d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
@@ -194,9 +212,14 @@ class _WindowBackward:
         """The gradients of the input and of the states before the window."""
         name = self.layer.name
         targets = {key: gradients[f"{name}.{key}"] for key in self.kernel.plan.parameters}
-        return self.kernel.backward(
-            self.workspace, d_output, d_states or {}, targets, self.layer.need_d_x, record
+        need_d_x = self.layer.need_d_x or self.gather_back is not None
+        d_x, d_before = self.kernel.backward(
+            self.workspace, d_output, d_states or {}, targets, need_d_x, record
         )
+        if self.gather_back is None:
+            return d_x, d_before
+        self.gather_back(d_x, gradients)
+        return None, d_before
 
 
 class Bidirectional(Layer):
@@ -208,6 +231,8 @@ class Bidirectional(Layer):
     def __init__(self, forwards: RecurrentLayer, backwards: RecurrentLayer) -> None:
         self.name = forwards.name
         self.ahead, self.back = forwards, backwards
+        if backwards.gather is not None:
+            backwards.gather.turned = True
         self.width = forwards.width + backwards.width
         self.parameters: dict[str, Parameter] = forwards.parameters | backwards.parameters
 
@@ -220,9 +245,10 @@ class Bidirectional(Layer):
             reset=self._start(run, shape),
             states={},
         )
-        turned = _turned(run, f"{self.name}.turned", x)
+        turned = x if self.back.gather is not None else _turned(run, f"{self.name}.turned", x)
         back, backward_back = self.back.forward(parameters, turned, reverse)
-        output = memory.array(f"{self.name}.both", (*shape, self.width), x.dtype)
+        dtype = ahead.dtype
+        output = memory.array(f"{self.name}.both", (*shape, self.width), dtype)
         split = self.ahead.width
         device.copy_columns(ahead, 0, output, 0, split)
         device.copy_columns(back, 0, output, split, self.back.width, turned=True)
@@ -230,9 +256,9 @@ class Bidirectional(Layer):
         def backward(
             d_output: FloatArray, gradients: Arrays, records: dict[str, FloatArray] | None
         ) -> FloatArray | None:
-            d_ahead = memory.array(f"{self.name}.d_ahead", (*shape, split), x.dtype)
+            d_ahead = memory.array(f"{self.name}.d_ahead", (*shape, split), dtype)
             device.copy_columns(d_output, 0, d_ahead, 0, split)
-            d_back = memory.array(f"{self.name}.d_back", (*shape, self.back.width), x.dtype)
+            d_back = memory.array(f"{self.name}.d_back", (*shape, self.back.width), dtype)
             device.copy_columns(d_output, split, d_back, 0, self.back.width, turned=True)
             d_x_ahead = backward_ahead(d_ahead, gradients, records)
             d_x_back = backward_back(d_back, gradients, records)
