@@ -444,8 +444,11 @@ def test_time_begins_anew_with_a_sequence(tmp_path):
     text = "when,who,x\n2024-01-02,a,0\n2024-01-03,a,0\n2024-01-01,b,0\n2024-01-01,b,0\n"
     for name in "ab":
         (tmp_path / f"{name}.csv").write_text(text)
-    dataset = build(CSV(files=["*.csv"], time="when", group="who", valid=0), tmp_path)
-    assert dataset.splits["train"].sequences == 4
+    settings = {"files": ["*.csv"], "time": "when", "group": "who", "valid": 0}
+    assert build(CSV(**settings, join=False), tmp_path).splits["train"].sequences == 4
+    what = r"b.csv, line 2: column 'when' \(2024-01-02.*a.csv, line 3\); set join = false"
+    with pytest.raises(DataError, match=what):
+        build_dataset(CSV(**settings | {"files": [str(tmp_path / "*.csv")]}), tmp_path / "other")
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
+from rnnfarm.data.external_sort import len_of
 from rnnfarm.data.inputs import FilePattern, bounds, cut
 from rnnfarm.data.lines import leave_something
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Sequence
-from rnnfarm.data.table_cells import INSTANT, LOCAL, TableCells
+from rnnfarm.data.table_rows import Run, Source, TableRows, first_rows
+from rnnfarm.data.timeline import check_order
 from rnnfarm.data.times import Field as CalendarField
-from rnnfarm.data.times import calendar, shown
+from rnnfarm.data.times import calendar
 from rnnfarm.data.window import OBSERVED
 from rnnfarm.errors import DataError, JobError, suggestion
 
@@ -33,16 +32,14 @@ VALUES = "values"
 TARGET = "target"
 
 
-class Run(NamedTuple):
-    """Rows of a file that lie in one sequence: `row` is the number of the first one in the file,
-    and `begins` says whether the sequence begins with it."""
+class Found(NamedTuple):
+    """A sequence, as a first pass over a table finds it: its name, and its number of rows."""
 
-    batch: pa.RecordBatch
-    row: int
-    begins: bool
+    name: str
+    length: int
 
 
-class TableReader(TableCells):
+class TableReader(TableRows):
     """Base of the readers of tables, whose rows are in the order of time.
 
     files: the files, by glob patterns; values: the columns that make up `values` (by default every
@@ -73,8 +70,10 @@ class TableReader(TableCells):
     values: list[str] = []
     target: list[str] = []
     group: str | None = None
+    join: bool | None = None
     first: Annotated[int, Field(ge=1)] | None = None
     time: str | None = None
+    sort: bool = False
     calendar: list[CalendarField] = []
     missing: Literal["error", "mask"] = "error"
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -86,6 +85,7 @@ class TableReader(TableCells):
         leave_something(self.valid, self.test)
         if self.calendar and self.time is None:
             raise JobError("setting 'calendar': name the column of dates or times in 'time' too")
+        self._check_order()
         self._files = self.find_files(self.files, "files")
         self._values = self.values or self._default_values()
         self._check_roles()
@@ -114,30 +114,26 @@ class TableReader(TableCells):
         return names, roles
 
     def sequences(self) -> Iterator[Sequence]:
-        """The runs of rows with one value in `group`, or the files."""
+        """The rows of each group, or of each file."""
         names = list(dict.fromkeys([*self._values, *self._target]))
-        self._rows: dict[Path, int] = {}
-        plan = iter(self._plan())
-        parts: Bounds = []
-        name, position = "", 0
-        gaps = Gaps(len(names))
-        before = None
-        for path in self._files:
-            numbers = self._numbers(path, self._rows.get(path, 0))
-            for run in self._runs(path, names, self.time is not None):
-                if run.begins:
-                    parts, name, position = next(plan), self._named(run), 0
-                    gaps = Gaps(len(names))
-                    before = None
-                local = None
-                if self.time is not None:
-                    local, before = self._clock(path, run, before)
-                figures = self._figures(names, _stack(run.batch, names), gaps, local)
-                for split, part, continues in cut(parts, position, run.batch.num_rows):
-                    piece = {name: rows[part] for name, rows in figures.items()}
-                    where = numbers[run.row + part.start]
-                    yield Sequence(split, piece, continues, self.origin(path, where, name))
-                position += run.batch.num_rows
+        self._sources = self._find_sources()
+        plan = iter(self._plan(self._sources))
+        for run in self._runs_of(self._sources, names):
+            if run.begins:
+                (found, parts), position = next(plan), 0
+                gaps = Gaps(len(names))
+            size = len_of(run.rows)
+            local = run.rows["local"].view("datetime64[us]") if self.calendar else None
+            figures = self._figures(names, run.rows["cells"], gaps, local)
+            for split, part, continues in cut(parts, position, size):
+                piece = {name: rows[part] for name, rows in figures.items()}
+                origin = self._origin_of(int(run.rows["number"][part.start]), found.name)
+                yield Sequence(split, piece, continues, origin)
+            position += size
+
+    def notes(self) -> list[str]:
+        """What was done with the rows of the table."""
+        return [note for source in self._sources for note in self._notes_on(source)]
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All rows of one file; without the column `target` where it lacks one of its columns."""
@@ -162,7 +158,7 @@ class TableReader(TableCells):
         values = [names.index(name) for name in self._values]
         target = [names.index(name) for name in self._target]
         parts = [cells[:, values]]
-        if local is not None and self.calendar:
+        if local is not None:
             parts.append(calendar(local, self.calendar))
         if there is not None:
             parts.append(there[:, values].astype(np.float32))
@@ -173,81 +169,36 @@ class TableReader(TableCells):
             figures[OBSERVED] = np.all(there[:, target], axis=1).astype(np.uint8)
         return figures
 
-    def _clock(self, path: Path, run: Run, before: Any) -> tuple[Any, Any]:
-        """The local times of a run of rows, and the instant of its last one.
+    def _runs_of(self, sources: list[Source], names: list[str]) -> Iterator[Run]:
+        """The rows of all sequences that are read."""
+        for source in sources:
+            runs = self._runs(source, names)
+            if self.time is not None:
+                runs = check_order(runs, self.time, self._where)
+            yield from first_rows(runs, self.first, alone=self.group is None)
 
-        `before`: the instant of the row before the first one, None where there is none. DataError
-        for a row whose time is before that of the row before it.
-        """
-        local, instants = (
-            run.batch.column(name).to_numpy(zero_copy_only=False) for name in (LOCAL, INSTANT)
-        )
-        earlier = instants[1:] < instants[:-1]
-        earlier = np.append(before is not None and instants[0] < before, earlier)
-        if earlier.any():
-            row = int(np.argmax(earlier))
-            raise DataError(
-                f"{path}, {self._at(path, run.row + row)}: column '{self.time}'"
-                f" ({shown(local[row])}) is before the row before; sort the rows, or name the"
-                " column in 'group' that tells sequences apart"
-            )
-        return local, instants[-1]
-
-    def _plan(self) -> list[Bounds]:
-        """The splits of every sequence, by a first pass that counts rows."""
-        lengths: list[int] = []
-        for path in self._files:
-            for run in self._runs(path, [] if self.group else self._values[:1], False):
-                if run.begins:
-                    lengths.append(0)
-                lengths[-1] += run.batch.num_rows
-                self._rows[path] = run.row + run.batch.num_rows
+    def _plan(self, sources: list[Source]) -> list[tuple[Found, Bounds]]:
+        """Every sequence and its splits, by a first pass that counts rows."""
+        found = [each for source in sources for each in self._survey(source)]
         if self.split == "tail":
-            return [bounds(length, self.valid, self.test) for length in lengths]
-        places = bounds(len(lengths), self.valid, self.test)
-        owners = [next(split for split, end in places if i < end) for i in range(len(lengths))]
-        return [[(split, n)] for split, n in zip(owners, lengths, strict=True)]
+            return [(each, bounds(each.length, self.valid, self.test)) for each in found]
+        places = bounds(len(found), self.valid, self.test)
+        owners = [next(split for split, end in places if i < end) for i in range(len(found))]
+        return [(each, [(split, each.length)]) for split, each in zip(owners, found, strict=True)]
 
-    def _named(self, run: Run) -> str:
-        """The group of a run of rows as text, empty where a table has no groups."""
-        return "" if self.group is None else str(run.batch.column(self.group)[0])
-
-    def _runs(self, path: Path, names: list[str], time: bool) -> Iterator[Run]:
-        """The rows of a file in blocks, of each sequence at most the `first` ones."""
-        last = None
-        row = taken = 0
-        keys = [] if self.group is None else [self.group]
-        for batch in self._batches(path, names, keys, time):
-            if not batch.num_rows:
-                continue
-            edges = [0, batch.num_rows]
-            begins = row == 0
-            if self.group is not None:
-                groups = self._keys(path, batch, self.group, row)
-                edges[1:1] = _changes(groups)
-                begins = begins or groups[0] != last
-                last = groups[-1]
-            for low, high in pairwise(edges):
-                if begins or low > 0:
-                    taken = 0
-                end = high if self.first is None else min(high, low + self.first - taken)
-                if low < end:
-                    yield Run(batch.slice(low, end - low), row + low, begins or low > 0)
-                taken += end - low
-            row += batch.num_rows
-            if self.group is None and taken == self.first:
-                return
-
-    def _keys(self, path: Path, batch: pa.RecordBatch, name: str, row: int) -> pa.Array:
-        """A column whose value each row must have; DataError where one has none."""
-        found = batch.column(name)
-        if found.null_count:
-            wrong = row + int(np.argmax(found.is_null().to_numpy(zero_copy_only=False)))
-            raise DataError(
-                f"{path}, {self._at(path, wrong)}: column '{name}' has no value; fill or drop the"
-                " row"
-            )
-        return found
+    def _survey(self, source: Source) -> list[Found]:
+        """The sequences of a source; finds out whether its groups have to be gathered."""
+        lengths: list[int] = []
+        names = [] if self.group is not None or self.time is not None else self._values[:1]
+        for run in self._runs_of([source], names):
+            if run.begins:
+                if run.rows["sequence"][0] != len(lengths):
+                    source.comes_back = int(run.rows["number"][0])
+                    return self._survey(source)
+                lengths.append(0)
+            lengths[-1] += len_of(run.rows)
+        groups = list(source.groups) if self.group is not None else [""] * len(lengths)
+        return [Found(*pair) for pair in zip(groups, lengths, strict=True)]
 
     def _default_values(self) -> list[str]:
         if not self._files:
@@ -306,15 +257,3 @@ class Gaps:
         )
         self._last = filled[-1:].copy()
         return filled
-
-
-def _stack(batch: pa.RecordBatch, names: list[str]) -> npt.NDArray[np.float32]:
-    """The columns side by side, (rows, len(names)), NaN for a null."""
-    columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
-    return np.stack(columns, axis=1)
-
-
-def _changes(groups: pa.Array) -> list[int]:
-    """The rows whose value is not the one of the row before."""
-    differs = pc.not_equal(groups.slice(1), groups.slice(0, len(groups) - 1))
-    return (np.flatnonzero(differs.to_numpy(zero_copy_only=False)) + 1).tolist()
