@@ -54,7 +54,16 @@ class Source:
 
 
 class TableRows(TableCells):
-    """Base of what reads the rows of tables, sequence after sequence."""
+    """Base of what reads the rows of tables, sequence after sequence.
+
+    group: the column that says which sequence a row belongs to, wherever in the files it stands;
+    without it each file is a sequence.
+
+    join: whether several files are parts of one table, in the order of their first times where
+    there is a column of times, else of their names. By default they are where there is `group`.
+
+    sort: whether the rows of a sequence are sorted by `time`, where else they must be in its order.
+    """
 
     group: str | None = None
     join: bool | None = None

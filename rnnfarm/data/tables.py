@@ -44,8 +44,7 @@ class TableReader(TableRows):
 
     files: the files, by glob patterns; values: the columns that make up `values` (by default every
     column of numbers that is not named otherwise); target: the columns of `target`, where there is
-    one; group: a column with a new value where a new sequence begins (by default each file is
-    one); first: how many rows of each sequence are read, from its begin (by default all);
+    one; first: how many rows of each sequence are read, from its begin (by default all);
     valid, test: the parts for validation and test, from 0 to 1, which come last: the end of
     every sequence (split = "tail"), or the last sequences (split = "sequence"); split: which of the
     two.
