@@ -213,16 +213,15 @@ def generate(
     as_json: bool,
 ) -> None:
     """Write text with the model of a RUN folder."""
-    from rnnfarm.files import read_text
     from rnnfarm.training.generate import generate as generate_text
 
     if prompt is not None and source is not None:
         raise click.UsageError("give at most one of --prompt TEXT and --input PATH")
-    prompt = (prompt or "") if source is None else read_text(source)
     pieces = generate_text(
         run,
         load_registry(ctx),
-        prompt=prompt,
+        prompt=prompt or "",
+        input=source,
         length=length,
         temperature=temperature,
         top_k=top_k,
@@ -231,7 +230,8 @@ def generate(
         checkpoint=checkpoint,
     )
     if as_json:
-        print_json({"prompt": prompt, "text": "".join(pieces)})
+        begun = {"prompt": prompt or "", "input": None if source is None else str(source)}
+        print_json(begun | {"text": "".join(pieces)})
         return
     for piece in pieces:
         click.echo(piece, nl=False)

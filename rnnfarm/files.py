@@ -1,34 +1,19 @@
-"""What reading texts and writing files safely needs."""
+"""What writing files safely needs."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from rnnfarm.errors import DataError, JobError, RunError
+from rnnfarm.errors import RunError
 
 #: A file in a temporary folder, locked as long as the process that made the folder lives.
 LOCK = "lock"
-
-
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a file, or of standard input for ``-``.
-
-    Raises JobError for a file that cannot be read, DataError for one that is no UTF-8.
-    """
-    try:
-        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return raw.decode("utf-8-sig")
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read ({error.strerror}); mend the path") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert the file") from None
 
 
 def write_whole(path: Path, text: str) -> None:

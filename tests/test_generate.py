@@ -219,11 +219,11 @@ def test_a_file_or_standard_input_to_start_with(run: Path, tmp_path: Path) -> No
     assert command(*words, "--input", "-", given="def").stdout == text
     done = command(*words, "--input", str(tmp_path / "none.txt"))
     assert done.returncode == 2
-    assert "none.txt: cannot be read" in done.stderr
+    assert "none.txt: there is no such file" in done.stderr
     (tmp_path / "latin.txt").write_bytes(b"\xe4")
     done = command(*words, "--input", str(tmp_path / "latin.txt"))
     assert done.returncode == 5
-    assert "latin.txt: not UTF-8 at byte 0" in done.stderr
+    assert "latin.txt, line 1: byte 0xe4 is not UTF-8" in done.stderr
     assert command(*words, "--input", "-", "--prompt", "a").returncode == 2
 
 

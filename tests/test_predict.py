@@ -103,17 +103,20 @@ def test_a_file_of_text(tmp_path: Path) -> None:
     assert vocabulary.decode(found[0]["prediction"]) == found[0]["text"]
     (tmp_path / "marked.txt").write_text("def Cat", encoding="utf-8-sig")
     assert rows(run, input=tmp_path / "marked.txt") == found
-    for text, sentence in (("", "the file is empty"), ("def ß", "'ß', which is not in the data's")):
+    for text, sentence in (
+        ("", "the file holds nothing to answer"),
+        ("def ß", "'ß', which is not in the data's"),
+    ):
         (tmp_path / "in.txt").write_text(text, encoding="utf-8")
         with pytest.raises(JobError) as error:
             rows(run, input=tmp_path / "in.txt")
         assert sentence in sentence_of(error.value)
     (tmp_path / "in.txt").write_bytes(b"ab\xff")
-    with pytest.raises(DataError, match="not UTF-8 at byte 2"):
+    with pytest.raises(DataError, match="line 1: byte 0xff is not UTF-8"):
         rows(run, input=tmp_path / "in.txt")
-    with pytest.raises(JobError, match="cannot be read"):
+    with pytest.raises(JobError, match="there is no such file"):
         rows(run, input=tmp_path / "absent.txt")
-    with pytest.raises(JobError, match="cannot be read"):
+    with pytest.raises(JobError, match="is a folder"):
         rows(run, input=tmp_path)
 
 

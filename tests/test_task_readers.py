@@ -65,7 +65,7 @@ def refused(reader, tmp_path, error, what):
 @pytest.mark.parametrize("block", [1, 5, 1 << 20])
 def test_numbered_lines(tmp_path, monkeypatch, block):
     (tmp_path / "a.txt").write_bytes("one\r\n\ngrün\nlast".encode())
-    monkeypatch.setattr("rnnfarm.data.text.BLOCK", block)
+    monkeypatch.setattr("rnnfarm.data.blocks.BLOCK", block)
     wanted = [(1, "one"), (2, ""), (3, "grün"), (4, "last")]
     assert list(numbered_lines(tmp_path / "a.txt")) == wanted
     (tmp_path / "a.txt").write_bytes(b"one\ntwo\n")
@@ -73,7 +73,7 @@ def test_numbered_lines(tmp_path, monkeypatch, block):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnfarm.data.text.BLOCK", 8)
+    monkeypatch.setattr("rnnfarm.data.blocks.BLOCK", 8)
     monkeypatch.setattr("rnnfarm.data.lines.LONGEST_LINE", 20)
     (tmp_path / "a.txt").write_text("one\n" + "x" * 40)
     with pytest.raises(DataError, match=r"a\.txt, line 2: is longer than 20 characters"):
@@ -238,13 +238,14 @@ def test_words_of_pairs_are_counted_in_the_training_part(tmp_path):
     assert texts(dataset, "valid", "target") == ["the <unk> <unk> <unk>"]
 
 
-def test_long_and_blank_pairs_are_left_out_and_counted(tmp_path, caplog):
+def test_long_and_blank_pairs_are_left_out_and_counted(tmp_path):
     source, target = "a b\na b c\n\na\nx\n", "d\nd\nd\nd e f\ny z\n"
     dataset = build(paired(tmp_path, source, target, longest=2), tmp_path)
     assert texts(dataset, "train", "source") == ["a b", "x"]
     assert texts(dataset, "train", "target") == ["d", "y z"]
     assert dataset.vocabulary("source").entries == ["<unk>", "a", "b", "x"]
-    assert "train: left out 3 of 5 pairs, blank or longer than 2 words" in caplog.text
+    wanted = "train: left out 3 of 5 pairs, blank or longer than 2 words on a side"
+    assert dataset.provenance.notes == [wanted]
 
 
 def test_the_first_pairs(tmp_path):

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.data.inputs import FilePattern
-from rnnfarm.data.lines import Counts, leave_something, numbered_lines, split_by_hash
+from rnnfarm.builtin.label_hints import LabelHints
+from rnnfarm.data.held_out import SplitReader
+from rnnfarm.data.lines import Counts, LineTokens, blank_lines, numbered_lines, split_by_hash
 from rnnfarm.data.manifest import Column
-from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.reader import Sequence
 from rnnfarm.data.text import TOKENS
+from rnnfarm.data.unknown import UnknownCounts
 from rnnfarm.data.vocabulary import UNKNOWN, Vocabulary
 from rnnfarm.errors import DataError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-    import numpy.typing as npt
 
 LABEL = "label"
 MOST_LABELS = 10_000
 
 
-class LabelledText(Reader):
+class _Example(NamedTuple):
+    """A line: its number, its label, and its text, clean."""
+
+    line: int
+    label: str
+    text: str
+
+
+class LabelledText(SplitReader):
     """UTF-8 text with an example a line: a label and a text.
 
     files: the files, by glob patterns; valid_files, test_files: those for validation and test, or
     valid, test: the parts of the lines of `files` for them, from 0 to 1, as a hash of the text
     decides, so that equal texts lie in one part; label: whether it stands first or last in its
-    line; separator: what is between it and the text, `space` for any white space, or `tab`.
+    line; separator: what is between it and the text, `space` for any white space, or `tab`;
+    header: whether the first line of every file names the two, and is left out.
+
     unit: what a token is; lower: in lower case; least: words and characters that occur more rarely
-    become `<unk>`; most: at most so many entries, the most frequent ones. Both are counted in the
-    training part. Blank lines are left out.
+    become `<unk>`; most: at most so many entries, the most frequent ones.
+
+    Both are counted in the training part. Blank lines are left out, and white space around a text.
     """
 
-    files: list[FilePattern]
-    valid_files: list[FilePattern] = []
-    test_files: list[FilePattern] = []
-    valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label: Literal["first", "last"] = "first"
     separator: Literal["space", "tab"] = "space"
+    header: bool = False
     unit: Literal["words", "characters", "bytes"] = "words"
     lower: bool = False
     least: Annotated[int, Field(ge=1)] = 1
@@ -51,16 +59,10 @@ class LabelledText(Reader):
 
     def columns(self) -> dict[str, Column]:
         """`tokens`, and the own column `label`; a first pass over `files`."""
-        self._valid = 0.0 if self.valid_files else self.valid
-        self._test = 0.0 if self.test_files else self.test
-        leave_something(self._valid, self._test)
-        self._held = {
-            "valid": self.find_files(self.valid_files, "valid_files"),
-            "test": self.find_files(self.test_files, "test_files"),
-        }
-        held = {path for paths in self._held.values() for path in paths}
-        found = self.find_files(self.files, "files")
-        self._train = [path for path in found if path not in held]
+        self._held = self._find_held_out()
+        self._header: str | None = None
+        self._hints = LabelHints(self.header)
+        self._trained = Counter[str]()  # how many lines of the training part each label has
         self._learn()
         return {
             TOKENS: Column.tokens(self._tokens.size),
@@ -73,79 +75,136 @@ class LabelledText(Reader):
 
     def sequences(self) -> Iterator[Sequence]:
         """A sequence a line."""
-        for path in self._train:
-            for number, label, text in self._examples(path):
-                yield self._sequence(self._split(text), path, number, label, text)
-        for split, paths in self._held.items():
+        for split, paths in self._held.files.items():
             for path in paths:
-                for number, label, text in self._examples(path):
-                    yield self._sequence(split, path, number, label, text)
+                for example in self._examples(path):
+                    part = self._split(example.text) if split == "train" else split
+                    yield self._sequence(part, path, example)
 
-    def _sequence(self, split: str, path: Path, number: int, label: str, text: str) -> Sequence:
-        place = self._labels.index.get(label)
+    def learned(self) -> dict[str, Any]:
+        """What the header calls the text."""
+        return {} if self._header is None else {"header": self._header}
+
+    def notes(self) -> list[str]:
+        """Say what is not in the vocabulary, what was left out, and what looks wrong."""
+        notes = [*super().notes(), *self._unknown.notes(), *blank_lines(self._blank)]
+        return notes + self._remarks
+
+    def recall(self, learned: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> None:
+        """Take the vocabularies of an earlier build, and what its header called the text."""
+        super().recall(learned, vocabularies)
+        self._header = learned.get("header")
+        self._begin(vocabularies[TOKENS], vocabularies[LABEL])
+
+    def inputs(self, path: Path) -> Iterator[Sequence]:
+        """A sequence a line of a file of texts without labels."""
+        for number, line in self._lines(path):
+            if line.strip() == self._header:
+                self._remarks.append(f"left out line {number}, as the header of the build")
+                continue
+            label, text = self._parts(line) if "\t" in line else ("", "")
+            if text and self.separator == "tab" and label in self._labels.index:
+                raise DataError(
+                    f"{path}, line {number}: has the label '{label}' beside a tab, and a prediction"
+                    " is made of a text alone; take the labels away"
+                )
+            tokens = self._encode("input", self._rules.clean(line))
+            yield Sequence("input", {TOKENS: tokens}, origin=self.origin(path, number))
+
+    def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
+        """A sequence a line of a file of labels and texts."""
+        for example in self._examples(path):
+            yield self._sequence("input", path, example)
+
+    @property
+    def _rules(self) -> LineTokens:
+        return LineTokens(self.unit, self.lower)
+
+    def _begin(self, tokens: Vocabulary, labels: Vocabulary) -> None:
+        self._tokens, self._labels = tokens, labels
+        self._unknown = UnknownCounts(tokens)
+        self._blank = 0
+        self._remarks: list[str] = []
+
+    def _sequence(self, split: str, path: Path, example: _Example) -> Sequence:
+        place = self._labels.index.get(example.label)
         if place is None:
             raise DataError(
-                f"{path}, line {number}: no line of 'files' has the label '{label}'; mend it"
-                f" ({suggestion(label, self._labels.index)})"
+                f"{path}, line {example.line}: no line of 'files' has the label '{example.label}';"
+                f" correct it ({suggestion(example.label, self._labels.index)})"
             )
-        return Sequence(split, {TOKENS: self._encode(text), LABEL: np.array([place], np.int32)})
+        tokens = self._encode(split, example.text)
+        label = np.array([place], np.int32)
+        origin = self.origin(path, example.line)
+        return Sequence(split, {TOKENS: tokens, LABEL: label}, origin=origin)
+
+    def _encode(self, split: str, clean: str) -> Any:
+        tokens = self._rules.encode(clean, self._tokens)
+        self._unknown.add(split, tokens)
+        return tokens
 
     def _learn(self) -> None:
         """The vocabularies."""
-        labels: set[str] = set()
-        counts = Counts()
-        for path in self._train:
+        labels = Counter[str]()
+        counts, rules = Counts(), self._rules
+        self._begin(Vocabulary("byte"), Vocabulary("word", []))
+        for path in self._held.files["train"]:
             for number, label, text in self._examples(path):
-                labels.add(label)
+                labels[label] += 1
                 if len(labels) > MOST_LABELS:
                     raise DataError(
                         f"{path}, line {number}: there are more than {MOST_LABELS:,} labels, of"
-                        f" which '{label}' is one; mend the setting 'label' or 'separator'"
+                        f" which '{label}' is one; correct the setting 'label' or 'separator'"
                     )
-                if self.unit != "bytes" and self._split(text) == "train":
-                    counts.add(text.split() if self.unit == "words" else text)
+                self._hints.add(path, number, label, text)
+                if self._split(text) == "train":
+                    self._trained[label] += 1
+                    if self.unit != "bytes":
+                        counts.add(rules.items(text))
         if not labels:
             raise DataError("setting 'files': no file holds a line; give files that hold data")
-        self._labels = Vocabulary("word", in_order(labels))
         entries = counts.entries([UNKNOWN], self.least, self.most)
-        if self.unit == "bytes":
-            self._tokens = Vocabulary("byte")
-        else:
-            self._tokens = Vocabulary("word" if self.unit == "words" else "character", entries)
+        self._begin(rules.vocabulary(entries), Vocabulary("word", in_order(set(labels))))
+        self._remarks = self._hints.notes(labels, self._trained)
 
     def _split(self, text: str) -> str:
-        return split_by_hash(text, self._valid, self._test)
+        return split_by_hash(text, self._held.valid, self._held.test)
 
-    def _encode(self, text: str) -> npt.NDArray[Any]:
-        return (
-            self._tokens.encode_words(text.split())
-            if self.unit == "words"
-            else (self._tokens.encode(text))
-        )
-
-    def _examples(self, path: Path) -> Iterator[tuple[int, str, str]]:
+    def _examples(self, path: Path) -> Iterator[_Example]:
         """The number, the label and the text of each line."""
-        for number, line in numbered_lines(path):
-            if not line.strip():
-                continue
+        skipped = not self.header
+        for number, line in self._lines(path):
             label, text = self._parts(line)
+            if not skipped:
+                skipped, self._header = True, text or line.strip()
+                continue
             if not label or not text:
-                what = "tab" if self.separator == "tab" else "space"
-                raise DataError(
-                    f"{path}, line {number}: has no {what} between a label and a text; mend the"
-                    " line, or the setting 'separator'"
-                )
-            yield number, label, text.lower() if self.lower else text
+                raise DataError(self._no_label(path, number, line))
+            yield _Example(number, label, self._rules.clean(text))
+
+    def _lines(self, path: Path) -> Iterator[tuple[int, str]]:
+        """The lines of a file that are not blank, which are counted."""
+        for number, line in numbered_lines(path):
+            if line.strip():
+                yield number, line
+            else:
+                self._blank += 1
+
+    def _no_label(self, path: Path, number: int, line: str) -> str:
+        what = "tab" if self.separator == "tab" else "space"
+        fix = "correct the line, or the setting 'separator'"
+        if self.separator == "tab" and "," in line:
+            fix = "write a tab for the comma that ends a label, and no quotes around texts"
+        return f"{path}, line {number}: has no {what} between a label and a text; {fix}"
 
     def _parts(self, line: str) -> tuple[str, str]:
         """The label and the text of a line; empty where there is none."""
-        if self.separator == "tab":
-            parts = line.split("\t", 1) if self.label == "first" else line.rsplit("\t", 1)
-        else:
-            parts = line.split(None, 1) if self.label == "first" else line.rsplit(None, 1)
+        separator = "\t" if self.separator == "tab" else None
+        first = self.label == "first"
+        parts = line.split(separator, 1) if first else line.rsplit(separator, 1)
         if len(parts) < 2:
             return "", ""
-        label, text = parts if self.label == "first" else reversed(parts)
+        label, text = parts if first else reversed(parts)
         return label.strip(), text.strip()
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from rnnfarm.data.inputs import FilePattern
-from rnnfarm.data.lines import Counts, numbered_lines
+from rnnfarm.data.lines import Counts, LineTokens, blank_lines, numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.unknown import UnknownCounts
 from rnnfarm.data.vocabulary import UNKNOWN, Vocabulary
 from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import numpy.typing as npt
 
 SOURCE = "source"
 TARGET = "target"
@@ -25,6 +27,15 @@ BEGIN = "<s>"
 END = "</s>"
 
 Files = dict[Literal["train", "valid", "test"], list[FilePattern]]
+
+
+class _Pair(NamedTuple):
+    """A pair of lines: the words of its sides, and its line in the file of the source."""
+
+    path: Path
+    line: int
+    source: list[str]
+    target: list[str]
 
 
 class ParallelText(Reader):
@@ -56,15 +67,17 @@ class ParallelText(Reader):
         self._files = self._find()
         counts = {SOURCE: Counts(), TARGET: Counts()}
         for split in self._files:
-            for source, target in self._pairs(split, whole=True):
-                if split == "train" and self._fits(source, target):
-                    counts[SOURCE].add(source)
-                    counts[TARGET].add(target)
+            for pair in self._pairs(split, whole=True):
+                if split == "train" and self._fits(pair):
+                    counts[SOURCE].add(pair.source)
+                    counts[TARGET].add(pair.target)
         reserved = {SOURCE: [UNKNOWN], TARGET: [BEGIN, END, UNKNOWN]}
-        self._vocabularies = {
-            name: Vocabulary("word", counts[name].entries(entries, self.least, self.most))
-            for name, entries in reserved.items()
-        }
+        self._begin(
+            {
+                name: Vocabulary("word", counts[name].entries(entries, self.least, self.most))
+                for name, entries in reserved.items()
+            }
+        )
         return {
             name: Column.tokens(vocabulary.size, own=name == TARGET)
             for name, vocabulary in self._vocabularies.items()
@@ -76,25 +89,58 @@ class ParallelText(Reader):
 
     def sequences(self) -> Iterator[Sequence]:
         """A sequence a pair."""
-        encode = {name: v.encode_words for name, v in self._vocabularies.items()}
         for split in self._files:
             left_out = total = 0
-            for source, target in self._pairs(split):
+            for pair in self._pairs(split):
                 total += 1
-                if self._fits(source, target):
-                    sides = {SOURCE: encode[SOURCE](source), TARGET: encode[TARGET](target)}
-                    yield Sequence(split, sides)
+                if self._fits(pair):
+                    sides = {
+                        SOURCE: self._encode(split, SOURCE, pair.source),
+                        TARGET: self._encode(split, TARGET, pair.target),
+                    }
+                    yield Sequence(split, sides, origin=self.origin(pair.path, pair.line))
                 else:
                     left_out += 1
             if left_out:
                 longer = f" or longer than {self.longest} words" if self.longest else ""
-                logging.getLogger(__name__).warning(
+                self._remarks.append(
                     f"{split}: left out {left_out:,} of {total:,} pairs, blank{longer} on a side"
                 )
 
-    def _fits(self, source: list[str], target: list[str]) -> bool:
+    def notes(self) -> list[str]:
+        """Say how many pairs were left out, and how many words are not in the vocabularies."""
+        unknown = [note for counts in self._unknown.values() for note in counts.notes()]
+        return [*super().notes(), *self._remarks, *unknown]
+
+    def recall(self, learned: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> None:
+        """Take the vocabularies of an earlier build."""
+        super().recall(learned, vocabularies)
+        self._begin(dict(vocabularies))
+
+    def inputs(self, path: Path) -> Iterator[Sequence]:
+        """A sequence a line of a file that holds the source alone."""
+        blank = 0
+        for number, line in numbered_lines(path):
+            if words := self._words(line, SOURCE):
+                tokens = self._encode("input", SOURCE, words)
+                yield Sequence("input", {SOURCE: tokens}, origin=self.origin(path, number))
+            else:
+                blank += 1
+        self._remarks += blank_lines(blank)
+
+    def _begin(self, vocabularies: dict[str, Vocabulary]) -> None:
+        self._vocabularies = vocabularies
+        self._unknown = {name: UnknownCounts(v, name) for name, v in vocabularies.items()}
+        self._remarks: list[str] = []
+
+    def _encode(self, split: str, side: str, words: list[str]) -> npt.NDArray[Any]:
+        tokens = self._vocabularies[side].encode_words(words)
+        self._unknown[side].add(split, tokens)
+        return tokens
+
+    def _fits(self, pair: _Pair) -> bool:
         """Whether a pair is taken."""
-        sizes = (len(source), len(target))
+        sizes = (len(pair.source), len(pair.target))
         return min(sizes) > 0 and (self.longest is None or max(sizes) <= self.longest)
 
     def _find(self) -> dict[str, list[tuple[Path, Path]]]:
@@ -116,22 +162,23 @@ class ParallelText(Reader):
             found[split] = list(zip(sources, targets, strict=True))
         return found
 
-    def _pairs(self, split: str, whole: bool = False) -> Iterator[tuple[list[str], list[str]]]:
+    def _pairs(self, split: str, whole: bool = False) -> Iterator[_Pair]:
         """The words of both sides of each pair, the first ones of the training part alone.
 
         With `whole` the files are read to their ends, so that their lines are counted.
         """
         left = self.first if split == "train" else None
         for source, target in self._files[split]:
-            for one, other in self._lines(source, target):
+            for number, one, other in self._lines(source, target):
                 if left is not None and left <= 0:
                     if whole:
                         continue
                     return
                 left = left if left is None else left - 1
-                yield self._words(one, SOURCE), self._words(other, TARGET)
+                sides = self._words(one, SOURCE), self._words(other, TARGET)
+                yield _Pair(source, number, *sides)
 
-    def _lines(self, source: Path, target: Path) -> Iterator[tuple[str, str]]:
+    def _lines(self, source: Path, target: Path) -> Iterator[tuple[int, str, str]]:
         for one, other in zip_longest(numbered_lines(source), numbered_lines(target)):
             if one is None or other is None:
                 lines = [sum(1 for _ in numbered_lines(path)) for path in (source, target)]
@@ -139,10 +186,11 @@ class ParallelText(Reader):
                     f"{source} has {lines[0]:,} lines and {target} has {lines[1]:,}; give files"
                     " whose lines are pairs"
                 )
-            yield one[1], other[1]
+            yield one[0], one[1], other[1]
 
     def _words(self, line: str, side: str) -> list[str]:
-        words = (line.lower() if self.lower else line).split()
+        rules = LineTokens("words", self.lower)
+        words = list(rules.items(rules.clean(line)))
         if side == TARGET:
             # These mean something to the training, so that no text may have them.
             return [UNKNOWN if word in (BEGIN, END) else word for word in words]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from rnnfarm.builtin.labels import LABEL
-from rnnfarm.data.inputs import FilePattern
-from rnnfarm.data.lines import numbered_lines
+from rnnfarm.data.held_out import SplitReader
+from rnnfarm.data.lines import EvenSplit, numbered_lines
 from rnnfarm.data.manifest import Column
-from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.reader import Sequence
 from rnnfarm.data.tables import VALUES
 from rnnfarm.data.vocabulary import Vocabulary
 from rnnfarm.errors import DataError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -25,34 +24,31 @@ if TYPE_CHECKING:
 LARGEST = float(np.finfo(np.float32).max)
 
 
-class TimeSeries(Reader):
+class _Case(NamedTuple):
+    """A series: its line, the text of its dimensions, and its label."""
+
+    line: int
+    dimensions: list[str]
+    label: str
+
+
+class TimeSeries(SplitReader):
     """Time series with a label each, of .ts files as of the UCR and UEA archives.
 
-    files: the files, by glob patterns; test_files: those for test; valid_files: those for
-    validation, or valid: the part of the series of `files` for it, from 0 to 1: of every label,
-    evenly from the start of the files to their end. Series may differ in their lengths. Files with
-    time stamps, missing values or targets that are no labels are refused.
-    """
+    files: the files, by glob patterns; test_files, valid_files: those for test and validation, or
+    valid, test: the parts of the series of `files` for them, from 0 to 1: of every label, evenly
+    from the start of the files to their end.
 
-    files: list[FilePattern]
-    test_files: list[FilePattern] = []
-    valid_files: list[FilePattern] = []
-    valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    Series may differ in their lengths. Files with time stamps, missing values or targets that are
+    no labels are refused.
+    """
 
     def columns(self) -> dict[str, Column]:
         """`values`, as wide as a series has dimensions, and the own column `label`."""
-        held = {
-            "valid": self.find_files(self.valid_files, "valid_files"),
-            "test": self.find_files(self.test_files, "test_files"),
-        }
-        named = {path for paths in held.values() for path in paths}
-        train = self.find_files(self.files, "files")
-        self._files = {"train": [path for path in train if path not in named], **held}
-        if not self._files["train"]:
-            raise DataError("setting 'files': all files are empty; give files that hold data")
-        first = self._files["train"][0]
+        self._held = self._find_held_out()
+        first = self._held.files["train"][0]
         self._labels = Vocabulary("word", _labels(first))
-        self._width = next((len(dimensions) for _, dimensions, _ in _cases(first)), 0)
+        self._width = next((len(case.dimensions) for case in _cases(first)), 0)
         if not self._width:
             raise DataError(f"{first}: holds no series after @data; give a whole .ts file")
         return {
@@ -66,38 +62,52 @@ class TimeSeries(Reader):
 
     def sequences(self) -> Iterator[Sequence]:
         """A sequence a series."""
-        valid = 0.0 if self.valid_files else self.valid
-        met = [0] * self._labels.size
-        for split, paths in self._files.items():
+        split_of = EvenSplit(self._held.valid, self._held.test)
+        for split, paths in self._held.files.items():
             for path in paths:
-                for number, dimensions, label in _cases(path):
-                    at = f"{path}, line {number}"
-                    place = self._place(at, label)
-                    met[place] += 1
-                    held = int(met[place] * valid) > int((met[place] - 1) * valid)
-                    figures = {
-                        VALUES: self._figures(at, dimensions),
-                        LABEL: np.array([place], np.int32),
-                    }
-                    yield Sequence("valid" if held and split == "train" else split, figures)
+                for case in _cases(path):
+                    place = self._place(f"{path}, line {case.line}", case.label)
+                    part = split_of(case.label) if split == "train" else split
+                    yield self._sequence(part, path, case, place)
+
+    def recall(self, learned: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> None:
+        """Take the labels of an earlier build."""
+        super().recall(learned, vocabularies)
+        self._labels, self._width = vocabularies[LABEL], 0
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
-        """All series of one file."""
-        return self._sequences_with(files=[str(path)], valid_files=[], test_files=[], valid=0.0)
+        """All series of one file, which may have labels or none."""
+        for case in _cases(path, _labelled(path)):
+            self._width = self._width or len(case.dimensions)
+            yield self._sequence("input", path, case, None)
+
+    def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
+        """All series of one file with their labels."""
+        for case in _cases(path):
+            self._width = self._width or len(case.dimensions)
+            yield self._sequence(
+                "input", path, case, self._place(f"{path}, line {case.line}", case.label)
+            )
+
+    def _sequence(self, split: str, path: Path, case: _Case, place: int | None) -> Sequence:
+        columns = {VALUES: self._values(f"{path}, line {case.line}", case.dimensions)}
+        if place is not None:
+            columns[LABEL] = np.array([place], np.int32)
+        return Sequence(split, columns, origin=self.origin(path, case.line))
 
     def _place(self, at: str, label: str) -> int:
         place = self._labels.index.get(label)
         if place is None:
             known = suggestion(label, self._labels.index)
-            raise DataError(f"{at}: '{label}' is no label of @classLabel; mend it ({known})")
+            raise DataError(f"{at}: '{label}' is no label of @classLabel; correct it ({known})")
         return place
 
-    def _figures(self, at: str, dimensions: list[str]) -> npt.NDArray[Any]:
-        """The figures of a series (steps, width)."""
+    def _values(self, at: str, dimensions: list[str]) -> npt.NDArray[Any]:
+        """The values of a series (steps, width)."""
         if len(dimensions) != self._width:
             raise DataError(
                 f"{at}: {len(dimensions)} dimensions where the first series has {self._width};"
-                " mend the line"
+                " correct the line"
             )
         rows = [_row(f"{at}, dimension {i}", text) for i, text in enumerate(dimensions, 1)]
         lengths = {len(row) for row in rows}
@@ -110,7 +120,7 @@ class TimeSeries(Reader):
 
 
 def _row(at: str, text: str) -> npt.NDArray[np.float32]:
-    """The figures of one dimension."""
+    """The values of one dimension."""
     cells = text.split(",")
     figures = np.empty(len(cells), np.float32)
     for i, cell in enumerate(cells):
@@ -146,7 +156,18 @@ def _labels(path: Path) -> list[str]:
     )
 
 
-def _cases(path: Path) -> Iterator[tuple[int, list[str], str]]:
+def _labelled(path: Path) -> bool:
+    """Whether the series of a file have labels."""
+    for _, line in numbered_lines(path):
+        words = line.lower().split()
+        if words[:1] == ["@classlabel"]:
+            return words[1:2] == ["true"]
+        if words[:1] == ["@data"]:
+            break
+    return False
+
+
+def _cases(path: Path, labelled: bool = True) -> Iterator[_Case]:
     """The line, the dimensions and the label of each series."""
     data = False
     for number, line in numbered_lines(path):
@@ -156,10 +177,11 @@ def _cases(path: Path) -> Iterator[tuple[int, list[str], str]]:
         if not data:
             data = _header(f"{path}, line {number}", line)
             continue
-        *dimensions, label = line.split(":")
+        dimensions = line.split(":")
+        label = dimensions.pop().strip() if labelled else ""
         if not dimensions:
-            raise DataError(f"{path}, line {number}: has no ':' before a label; mend the line")
-        yield number, dimensions, label.strip()
+            raise DataError(f"{path}, line {number}: has no ':' before a label; correct the line")
+        yield _Case(number, dimensions, label)
     if not data:
         raise DataError(f"{path}: has no line @data; give a whole .ts file")
 
@@ -167,7 +189,7 @@ def _cases(path: Path) -> Iterator[tuple[int, list[str], str]]:
 def _header(at: str, line: str) -> bool:
     """Whether a line above the series is @data, the last of them."""
     if not line.startswith("@"):
-        raise DataError(f"{at}: stands before @data and does not begin with @ or #; mend it")
+        raise DataError(f"{at}: stands before @data and does not begin with @ or #; correct it")
     words = line.lower().split()
     if words[0] == "@timestamps" and words[1:] == ["true"]:
         raise DataError(f"{at}: series with time stamps are not read; write their values alone")

@@ -12,7 +12,7 @@ from rnnfarm.errors import DataError, JobError
 from rnnfarm.input_settings import NamesFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     # Where each split of a file or sequence ends, in order; the first one begins at 0.
     Bounds = list[tuple[str, int]]
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 FilePattern = Annotated[str, NamesFiles()]
 
 
-def find_files(patterns: Sequence[str], base: Path, setting: str) -> list[Path]:
+def find_files(
+    patterns: Sequence[str], base: Path, setting: str, empty: set[Path] | None = None
+) -> list[Path]:
     """The files that glob patterns relative to `base` match, each once, sorted within a pattern.
 
-    JobError for a pattern that matches no file; DataError for an empty file named outright (one
-    that a pattern matches is left out).
+    JobError for a pattern that matches no file; DataError for an empty file named outright. One
+    that a pattern matches is left out, and added to `empty`.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -37,6 +39,8 @@ def find_files(patterns: Sequence[str], base: Path, setting: str) -> list[Path]:
         if not files:
             raise JobError(no_match(pattern, base, f"setting '{setting}'"))
         found.update((path, None) for path in files if path.stat().st_size)
+        if empty is not None:
+            empty.update(path for path in files if not path.stat().st_size)
     return list(found)
 
 
@@ -80,14 +84,16 @@ def cut(parts: Bounds, position: int, size: int) -> Iterator[tuple[str, slice, b
         start = end
 
 
-def pick_files(sizes: Mapping[str, int], fraction: float) -> set[str]:
-    """The names to hold out: about `fraction` of all bytes, taken in the order of the hash.
+def pick_files(sizes: Mapping[str, int], fraction: float, taken: Collection[str] = ()) -> set[str]:
+    """The names to hold out: about `fraction` of all bytes, taken in the order of the hash, none of
+    those that are `taken` already.
 
     One name at least, where the fraction is not 0, and never all of them.
     """
     room = fraction * sum(sizes.values())
     held: set[str] = set()
-    for name in by_hash(sizes)[:-1]:
+    free = [name for name in by_hash(sizes) if name not in taken]
+    for name in free[:-1]:
         if fraction and (not held or sizes[name] <= room):
             held.add(name)
             room -= sizes[name]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from rnnfarm.data.text import text_blocks
-from rnnfarm.data.vocabulary import NEWLINE
+from rnnfarm.data.blocks import text_blocks
+from rnnfarm.data.vocabulary import NEWLINE, Vocabulary
 from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
 LONGEST_LINE = 1 << 24  # characters; what is longer is no file of lines
 COUNTED = 1 << 20
@@ -37,6 +41,39 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             )
     if rest:
         yield number + 1, rest
+
+
+def blank_lines(count: int) -> list[str]:
+    """Return the note that blank lines were left out, where there are any."""
+    return [f"left out {count:,} blank line{'s' if count > 1 else ''}"] if count else []
+
+
+@dataclass(frozen=True)
+class LineTokens:
+    """What the tokens of a line are: words, characters or bytes, and whether in lower case."""
+
+    unit: Literal["words", "characters", "bytes"] = "words"
+    lower: bool = False
+
+    def clean(self, line: str) -> str:
+        """Return a line in lower case, if it is to be, and without white space around it."""
+        return (line.lower() if self.lower else line).strip()
+
+    def items(self, clean: str) -> Sequence[str]:
+        """Return the words or characters of a clean line."""
+        return clean.split() if self.unit == "words" else clean
+
+    def vocabulary(self, entries: Sequence[str]) -> Vocabulary:
+        """Return a vocabulary of these entries, or that of bytes."""
+        if self.unit == "bytes":
+            return Vocabulary("byte")
+        return Vocabulary("word" if self.unit == "words" else "character", entries)
+
+    def encode(self, clean: str, vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
+        """Return the ids of a clean line."""
+        if self.unit == "words":
+            return vocabulary.encode_words(clean.split())
+        return vocabulary.encode(clean)
 
 
 class Counts:
@@ -77,6 +114,25 @@ def split_by_hash(name: str, valid: float, test: float) -> str:
     if place < test:
         return "test"
     return "valid" if place < test + valid else "train"
+
+
+class EvenSplit:
+    """Splits items of each label evenly over their order: those for validation and test lie as far
+    apart as they can."""
+
+    def __init__(self, valid: float, test: float) -> None:
+        self._shares = {"valid": valid, "test": test}
+        self._met: Counter[str] = Counter()
+        self._given: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, label: str) -> str:
+        """Return the split of the next item of a label."""
+        self._met[label] += 1
+        for split, share in self._shares.items():
+            if int(self._met[label] * share) > self._given[label, split]:
+                self._given[label, split] += 1
+                return split
+        return "train"
 
 
 def leave_something(valid: float, test: float) -> None:

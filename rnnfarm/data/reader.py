@@ -63,7 +63,8 @@ class Reader(Part, ABC):
 
         See `data.inputs.find_files`.
         """
-        found = find_files(patterns, self.base, setting)
+        empty = self.__dict__.setdefault("_empty", set())
+        found = find_files(patterns, self.base, setting, empty)
         self.reads.add(found, setting)
         return found
 
@@ -89,8 +90,14 @@ class Reader(Part, ABC):
         return {}
 
     def notes(self) -> list[str]:
-        """Return what was taken and what was left out, and why, a sentence each."""
-        return []
+        """Return what was taken and what was left out, and why, a sentence each.
+
+        After `inputs`, which `recall` comes before, they are of the file that was read. Those of
+        this base are on empty files; extend them.
+        """
+        empty = sorted(self.__dict__.get("_empty", ()))
+        more = f" and {len(empty) - 1:,} more files" if len(empty) > 1 else ""
+        return [f"left out {empty[0]}{more}, which hold nothing"] if empty else []
 
     def recall(self, learned: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> None:
         """Take what an earlier reader with these settings has `learned`, and its vocabularies.
@@ -98,6 +105,13 @@ class Reader(Part, ABC):
         From then on `inputs` reads a file exactly as the files of the build were read.
         """
         self._recalled, self._recalled_vocabularies = learned, vocabularies
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        """Return the tokens of a text that a language model is to carry on, by the rules by which
+        files are read; `recall` comes before."""
+        raise JobError(
+            f"the reader of the model's data ({type(self).__name__}) reads no plain text"
+        )
 
     def _sequences_with(self, **settings: Any) -> Iterator[Sequence]:
         """What a reader with these settings in place of its own gives."""
@@ -113,3 +127,8 @@ class Reader(Part, ABC):
             f"{path}: the reader of the model's data ({type(self).__name__}) cannot read a file by"
             " itself; give an array as .npy, or take --split"
         )
+
+    def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
+        """All sequences of one file with the columns that they are measured by, for evaluations;
+        by default what `inputs` gives."""
+        return self.inputs(path)

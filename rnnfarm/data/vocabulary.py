@@ -54,12 +54,7 @@ class Vocabulary:
             return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
         if self.unit == "character":
             return self.encode_characters(text)
-        return self.encode_words(words(text.lower() if self._lower else text))
-
-    @cached_property
-    def _lower(self) -> bool:
-        """Whether no entry has a capital, as of words that were read in lower case."""
-        return all(entry == entry.lower() for entry in self.entries or [])
+        return self.encode_words(words(text))
 
     def encode_words(self, items: Sequence[str]) -> npt.NDArray[np.int32]:
         """The ids of words."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from rnnfarm.data.reader import Reader
 from rnnfarm.data.vocabulary import Vocabulary
 from rnnfarm.data.window import NEXT
 from rnnfarm.errors import JobError
@@ -15,6 +17,8 @@ from rnnfarm.nn.layer import Memory, Pass
 from rnnfarm.nn.random import SAMPLE, generator
 from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun, limited, open_run
+from rnnfarm.training.run_reader import run_reader
+from rnnfarm.training.source import Source
 
 
 def generate(
@@ -22,6 +26,7 @@ def generate(
     registry: Registry,
     *,
     prompt: str = "",
+    input: Path | None = None,
     length: int = 400,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -33,6 +38,7 @@ def generate(
 
     Args:
         prompt: what the model reads first; a line end if empty.
+        input: instead, a file with it, or ``-`` for standard input.
         length: how many tokens are drawn.
         temperature: logits are divided by it; 0 takes the likeliest token always.
         top_k: draw only from this many of the likeliest tokens.
@@ -52,7 +58,7 @@ def generate(
     opened = open_run(run, registry, checkpoint, reads_data=False)
     vocabulary = _vocabulary(run, opened)
     random = generator(seed, SAMPLE)
-    given = vocabulary.encode(prompt)
+    given = _given(opened, registry, prompt, input)
     if not len(given):
         given = _line_end(vocabulary)
     tokens = _tokens(opened, given, length, temperature, (top_k, top_p), random)
@@ -70,6 +76,23 @@ def _vocabulary(run: Path, opened: OpenRun) -> Vocabulary:
     if any(layer.bidirectional for layer in opened.job.model.layers):
         raise JobError(f"{run}: a bidirectional model reads what comes after, so cannot generate")
     return vocabulary
+
+
+def _given(
+    opened: OpenRun, registry: Registry, prompt: str, path: Path | None
+) -> npt.NDArray[np.int32]:
+    """The tokens of a prompt, or of a file, as the reader of the run's data reads them."""
+    name = opened.model.input
+    if path is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            split = Source(opened, registry, "", path).read(Path(folder), lines=False)
+            return np.array(split.read(name, 0, split.steps), np.int32)
+    reader = run_reader(opened, registry)
+    if reader is None or type(reader).encode is Reader.encode:
+        vocabulary = opened.dataset.vocabulary(name)
+        assert vocabulary is not None
+        return vocabulary.encode(prompt)
+    return reader.encode(prompt)
 
 
 def _line_end(vocabulary: Vocabulary) -> npt.NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,20 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from rnnfarm.data.current import build_of
-from rnnfarm.data.dataset import Dataset, open_dataset
+from rnnfarm.data.blocks import text_blocks
+from rnnfarm.data.dataset import open_dataset
 from rnnfarm.data.examples import Examples
 from rnnfarm.data.forecasts import Forecasts
+from rnnfarm.data.lines import numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.split import Split
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError
-from rnnfarm.files import read_text
 from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun
+from rnnfarm.training.run_reader import run_reader
 from rnnfarm.training.setup import forecast_of, make_windows, reading_of
+
+log = logging.getLogger("rnnfarm")
 
 
 @dataclass(frozen=True)
@@ -78,39 +82,58 @@ def _windows_of(opened: OpenRun, split: Split) -> Windows:
 def _pieces_of_file(source: Source, path: Path, folder: Path, lines: bool) -> Iterator[Sequence]:
     """The sequences of a file, in pieces."""
     opened = source.opened
-    name = opened.model.input
-    if opened.model.column.kind == "tokens":
-        text, vocabulary = _text_of(opened, path), opened.dataset.vocabulary(name)
-        assert vocabulary is not None
-        for line in text.splitlines() if lines else [text]:
-            if line.strip():
-                yield Sequence("input", {name: vocabulary.encode(line)})
-    elif path.suffix in (".npy", ".npz"):
-        yield Sequence("input", {name: _read_values(opened, path)})
+    model = opened.model
+    path = local_file(path, folder)
+    if model.column.kind == "values" and path.suffix in (".npy", ".npz"):
+        yield Sequence("input", {model.input: _read_values(opened, path)})
+        return
+    reader = run_reader(opened, source.registry)
+    if model.column.kind == "tokens" and (reader is None or type(reader).inputs is Reader.inputs):
+        pieces = _text_by_vocabulary(opened, path, lines)
+    elif reader is None:
+        raise JobError(
+            f"{path}: the run's job does not say what reader its data are from (data.build), "
+            "so the model reads .npy"
+        )
     else:
-        build = build_of(opened.dataset, opened.job)
-        if build is None:
-            raise JobError(
-                f"{path}: the run's job does not say what reader its data are from (data.build), "
-                "so the model reads .npy"
-            )
-        if str(path) == "-":
-            path = folder / "standard-input"
-            path.write_bytes(sys.stdin.buffer.read())
-        elif not path.is_file():
-            raise JobError(f"{path}: there is no such file; mend the path")
-        reader: Reader = source.registry.get("readers", build.reader)(**build.settings)
-        _recall(reader, opened.dataset)
-        for piece in reader.inputs(path.absolute()):
-            yield Sequence(*piece)
+        pieces = (Sequence(*piece) for piece in reader.inputs(path.absolute()))
+    some = False
+    for piece in pieces:
+        some = True
+        yield piece
+    if not some:
+        raise JobError(f"{path}: the file holds nothing to answer; give at least one step")
+    for note in [] if reader is None else reader.notes():
+        log.warning("%s: %s", path, note)
 
 
-def _recall(reader: Reader, dataset: Dataset) -> None:
-    """Tell a reader what was found out when the run's dataset was built."""
-    if dataset.provenance is not None:
-        named = {name: dataset.vocabulary(name) for name in dataset.columns}
-        vocabularies = {name: known for name, known in named.items() if known is not None}
-        reader.recall(dataset.provenance.learned, vocabularies)
+def local_file(path: Path, folder: Path) -> Path:
+    """Return a file that is there: of standard input, which ``-`` stands for, a copy in a folder.
+
+    Raises JobError where there is none.
+    """
+    if str(path) == "-":
+        path = folder / "standard-input"
+        path.write_bytes(sys.stdin.buffer.read())
+    elif not path.is_file():
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise JobError(f"{path}: {what}; correct the path")
+    return path
+
+
+def _text_by_vocabulary(opened: OpenRun, path: Path, lines: bool) -> Iterator[Sequence]:
+    """The text of a file, or each of its lines, where no reader says how text is read."""
+    name = opened.model.input
+    vocabulary = opened.dataset.vocabulary(name)
+    if vocabulary is None:
+        raise JobError(
+            f"{path}: the model's tokens have no vocabulary of text, so a text file cannot be "
+            "read for it; use --split"
+        )
+    texts = (line for _, line in numbered_lines(path)) if lines else ["".join(text_blocks(path))]
+    for text in texts:
+        if text.strip():
+            yield Sequence("input", {name: vocabulary.encode(text)})
 
 
 def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> None:
@@ -138,19 +161,6 @@ def in_order(opened: OpenRun, split: Split, batch: int, window: int) -> Examples
     itself = {"target": opened.model.input, "batch": batch, "window": window}
     reading = reading_of(opened.job, opened.model) | itself
     return Examples(split, seed=0, shuffle=False, **reading)
-
-
-def _text_of(opened: OpenRun, path: Path) -> str:
-    """The text of a file, or of standard input for ``-``."""
-    if opened.dataset.vocabulary(opened.model.input) is None:
-        raise JobError(
-            f"{path}: the model's tokens have no vocabulary of text, so a text file cannot be "
-            "read for it; use --split"
-        )
-    text = read_text(path)
-    if not text.strip():
-        raise JobError(f"{path}: the file is empty; give at least one token")
-    return text
 
 
 def _read_values(opened: OpenRun, path: Path) -> Any:

@@ -1,0 +1,39 @@
+"""The reader by which a run's data were built, as predictions and prompts use it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from rnnfarm.data.current import build_of
+from rnnfarm.errors import PluginError
+
+if TYPE_CHECKING:
+    from rnnfarm.data.reader import Reader
+    from rnnfarm.plugins import Registry
+    from rnnfarm.training.run import OpenRun
+
+log = logging.getLogger("rnnfarm")
+
+
+def run_reader(opened: OpenRun, registry: Registry) -> Reader | None:
+    """Return the reader by which the run's dataset was built, told what the build has learned.
+
+    None where neither the dataset nor the job names one, or one that cannot be loaded here.
+    """
+    dataset = opened.dataset
+    build = build_of(dataset, opened.job)
+    if build is None:
+        return None
+    try:
+        part = registry.get("readers", build.reader)
+    except PluginError as error:
+        log.warning("files are read without the rules of the data's reader: %s", error)
+        return None
+    reader: Reader = part(**build.settings)
+    named = {column: dataset.vocabulary(column) for column in dataset.columns}
+    reader.recall(
+        {} if dataset.provenance is None else dataset.provenance.learned,
+        {column: known for column, known in named.items() if known is not None},
+    )
+    return reader
