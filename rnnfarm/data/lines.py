@@ -117,19 +117,19 @@ def split_by_hash(name: str, valid: float, test: float) -> str:
 
 
 class EvenSplit:
-    """Splits items of each label evenly over their order: those for validation and test lie as far
-    apart as they can."""
+    """Splits the items of each label evenly over their order: every so many are for validation, and
+    every so many between those for test."""
 
     def __init__(self, valid: float, test: float) -> None:
-        self._shares = {"valid": valid, "test": test}
+        self._shares = {"valid": (valid, 0.0), "test": (test, 0.5)}
         self._met: Counter[str] = Counter()
         self._given: Counter[tuple[str, str]] = Counter()
 
     def __call__(self, label: str) -> str:
         """Return the split of the next item of a label."""
         self._met[label] += 1
-        for split, share in self._shares.items():
-            if int(self._met[label] * share) > self._given[label, split]:
+        for split, (share, begin) in self._shares.items():
+            if int(self._met[label] * share + begin) > self._given[label, split]:
                 self._given[label, split] += 1
                 return split
         return "train"

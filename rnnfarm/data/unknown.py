@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from rnnfarm.data.vocabulary import Vocabulary
 
+INPUT = "input"  # the split of a file that is read for predictions
+
 
 class UnknownCounts:
     """How many tokens of each split are read as `<unk>`, for a reader's notes."""
@@ -31,10 +33,11 @@ class UnknownCounts:
 
     def notes(self) -> list[str]:
         """Return a sentence for each split that has such tokens."""
-        of = "" if self._column == "tokens" else f" of '{self._column}'"
+        unit = f"{self._vocabulary.unit}s"
+        what = unit if self._column == "tokens" else f"{unit} of '{self._column}'"
         return [
-            f"{split}: {count:,} of {self._all[split]:,} {self._vocabulary.unit}s{of} are not in"
-            f" the vocabulary and are read as {UNKNOWN}"
+            f"{'' if split == INPUT else f'{split}: '}{count:,} of {self._all[split]:,} {what} are"
+            f" not in the vocabulary and are read as {UNKNOWN}"
             for split, count in self._unknown.items()
             if count
         ]
