@@ -40,7 +40,7 @@ PARTS: dict[str, type[PartTable]] = {
 def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file's content; JobError when it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise JobError(f"{path}: there is no such job file; check the path") from None
     except IsADirectoryError:

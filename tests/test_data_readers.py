@@ -664,9 +664,9 @@ def test_arrays_of_halves(tmp_path, recwarn):
             {"values": np.ones((3, 1)), "d": np.arange(3)},
             {"values": "values", "target": "d", "classes": 2},
             DataError,
-            "column 'target' holds 2 at or after index 0, which is outside the classes of 2",
+            "column 'target': 2 at index \\[2\\] is outside the classes of 2",
         ),
-        ({"values": np.ones(3)}, {}, DataError, r"of shape \(3,\), but takes numbers"),
+        ({"values": np.ones(3)}, {}, DataError, r"of shape \(3,\), but takes \(T, F\) or"),
         ({"values": np.array(["a"])}, {}, DataError, "is <U1 of shape"),
         (
             {"values": np.ones((3, 1)), "d": np.ones((2, 1))},
@@ -676,15 +676,25 @@ def test_arrays_of_halves(tmp_path, recwarn):
         ),
         ({"values": np.ones((3, 1))}, {"target": "d"}, JobError, "has no array 'd'"),
         ({"a": np.ones((3, 1)), "b": np.ones((3, 1))}, {}, JobError, "holds several arrays"),
-        ({"values": np.full((3, 1), np.nan)}, {}, DataError, "column 'values' holds nan"),
+        (
+            {"values": np.full((3, 1), np.nan)},
+            {},
+            DataError,
+            r"column 'values': nan at index \[0, 0\]",
+        ),
         (
             {"values": np.arange(9)},
             {"vocabulary": 5},
             DataError,
-            "holds 5 at or after index 0, which is outside the vocabulary of 5",
+            r"column 'tokens': 5 at index \[5\] is outside the vocabulary of 5",
         ),
-        ({"values": np.ones(9)}, {"vocabulary": 5}, DataError, r"takes integers \(T,\)"),
-        ({"values": np.array([{}])}, {}, DataError, "cannot be read as .npy or .npz"),
+        (
+            {"values": np.ones(9)},
+            {"vocabulary": 5},
+            DataError,
+            "takes integers, since 'vocabulary' is given",
+        ),
+        ({"values": np.array([{}])}, {}, DataError, "holds Python objects; save numbers"),
     ],
 )
 def test_wrong_arrays(tmp_path, arrays, settings, error, what):

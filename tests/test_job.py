@@ -408,6 +408,13 @@ def test_a_file_that_is_no_toml_names_its_line(write: Any, registry: Registry) -
         load_job(write("[data]\npath =\n"), (), registry)
 
 
+def test_a_byte_order_mark_is_skipped(write: Any, registry: Registry) -> None:
+    path = write(SMALLEST)
+    plain = load_job(path, registry=registry)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_job(path, registry=registry) == plain
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(JobError, match="there is no such job file; check the path"):
         load_job(tmp_path / "nowhere.toml", (), registry)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
+import typing
 from typing import TYPE_CHECKING, Annotated, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
 
 from rnnfarm.data.inputs import FilePattern, bounds, cut
+from rnnfarm.data.lines import leave_something
 from rnnfarm.data.manifest import Column
+from rnnfarm.data.numpy_files import load_arrays
 from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.rounding import EXACT, Rounding
 from rnnfarm.data.tables import TARGET, VALUES
 from rnnfarm.data.text import TOKENS
 from rnnfarm.errors import DataError, JobError, suggestion
 
 BLOCK = 1 << 18  # steps of a long sequence that are read at once
+LARGEST = float(np.finfo(np.float32).max)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,17 +27,22 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from rnnfarm.data.inputs import Bounds
+
 
 class NumPyArrays(Reader):
     """Arrays of .npy and .npz files.
 
+    An array of values (T, F) is one sequence and (N, T, F) are N; an array of ids (T,) is one and
+    (N, T) are N. A target (N,) of classes, or (N, F) of values, is one for each of N sequences: an
+    own column. Values are kept as float32.
+
     files: the files, by glob patterns; values, target: the names of the arrays in .npz files
     (`values` may be left out where a file holds one); vocabulary: the number of ids where the
-    arrays are tokens; classes: the number of ids where the target is classes. An array of values
-    (T, F) is one sequence and (N, T, F) are N; an array of ids (T,) is one and (N, T) are N. A
-    target (N,) of classes, or (N, F) of values, is one for each of N sequences: an own column.
-    valid: the part for validation, from 0 to 1: the last of the N sequences, or the end of the one;
-    valid_files: the files for validation, instead.
+    arrays are tokens; classes: the number of ids where the target is classes; valid, test: the
+    parts of the training files for validation and test, from 0 to 1: the last of the N sequences,
+    or the end of the one; valid_files, test_files: the files for validation and test, in place of a
+    part.
     """
 
     files: list[FilePattern]
@@ -43,20 +51,40 @@ class NumPyArrays(Reader):
     vocabulary: Annotated[int, Field(ge=1)] | None = None
     classes: Annotated[int, Field(ge=1)] | None = None
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
     valid_files: list[FilePattern] = []
+    test_files: list[FilePattern] = []
 
     def columns(self) -> dict[str, Column]:
         """`tokens` or `values`, and `target` where an array is named for it."""
-        self._files = [(path, self.valid) for path in self.find_files(self.files, "files")]
-        if self.valid_files:
-            valid = self.find_files(self.valid_files, "valid_files")
-            train = [(path, 0.0) for path, _ in self._files if path not in valid]
-            self._files = train + [(path, 1.0) for path in valid]
-        if not self._files:
+        self._files = self._find()
+        self._rounding = {name: Rounding() for name in (VALUES, TARGET)}
+        self._columns: dict[str, Column] = {}
+        self._columns = self._describe(self._arrays(self._files[0][0]))
+        return self._columns
+
+    def _find(self) -> list[tuple[Path, tuple[float, float]]]:
+        """The files, and the parts of each that are for validation and test."""
+        valid = 0.0 if self.valid_files else self.valid
+        test = 0.0 if self.test_files else self.test
+        leave_something(valid, test)
+        found = self.find_files(self.files, "files")
+        held = {
+            path: parts
+            for patterns, setting, parts in (
+                (self.valid_files, "valid_files", (1.0, 0.0)),
+                (self.test_files, "test_files", (0.0, 1.0)),
+            )
+            for path in self.find_files(patterns, setting)
+        }
+        train = [(path, (valid, test)) for path in found if path not in held]
+        if not train:
             raise DataError("setting 'files': all files are empty; give files that hold data")
-        path = self._files[0][0]
+        return [*train, *held.items()]
+
+    def _describe(self, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Column]:
         columns = {}
-        for name, array in self._arrays(path).items():
+        for name, array in arrays.items():
             ids, own = self._ids(name), name == TARGET and self._own
             columns[name] = Column.tokens(ids, own) if ids else Column.values(array.shape[-1], own)
         return columns
@@ -67,41 +95,95 @@ class NumPyArrays(Reader):
 
     def sequences(self) -> Iterator[Sequence]:
         """One sequence, or the N sequences, of each file."""
-        for path, valid in self._files:
+        for path, (valid, test) in self._files:
             arrays = self._arrays(path)
             first = next(iter(arrays.values()))
             many = first.ndim == (2 if self.vocabulary else 3)
-            parts = bounds(len(first), valid)
-            for low in range(0, len(first), 1 if many else BLOCK):
-                for split, part, continues in cut(parts, low, 1 if many else BLOCK):
-                    at = low if many else slice(low + part.start, low + part.stop)
-                    figures = {name: array[at] for name, array in arrays.items()}
-                    if self._own and self.target is not None:
-                        figures[TARGET] = arrays[TARGET][low : low + 1]
-                    for name, array in figures.items():
-                        self._check_figures(path, name, array, low)
-                    yield Sequence(split, figures, continues and not many)
+            cuts = bounds(len(first), valid, test)
+            yield from self._whole(path, arrays, cuts) if many else self._long(path, arrays, cuts)
 
-    def _check_figures(self, path: Path, name: str, array: npt.NDArray[Any], low: int) -> None:
+    def _whole(
+        self, path: Path, arrays: dict[str, npt.NDArray[Any]], cuts: Bounds
+    ) -> Iterator[Sequence]:
+        """Each of N sequences, with the target of its own where there is one."""
+        own = {TARGET} if self._own else set()
+        for split, number in ((s, n) for n in range(cuts[-1][1]) for s, _, _ in cut(cuts, n, 1)):
+            taken = {
+                k: a[number : number + 1] if k in own else a[number] for k, a in arrays.items()
+            }
+            for name, array in taken.items():
+                at = (number,) if name in own else (number, 0)
+                self._check_values(path, name, array, at)
+            yield Sequence(split, taken, origin=self.origin(path, number))
+
+    def _long(
+        self, path: Path, arrays: dict[str, npt.NDArray[Any]], cuts: Bounds
+    ) -> Iterator[Sequence]:
+        """The one sequence of a file, in blocks."""
+        for low in range(0, cuts[-1][1], BLOCK):
+            for split, part, continues in cut(cuts, low, BLOCK):
+                start = low + part.start
+                taken = {name: a[start : low + part.stop] for name, a in arrays.items()}
+                for name, array in taken.items():
+                    self._check_values(path, name, array, (start,))
+                yield Sequence(split, taken, continues, self.origin(path, start))
+
+    def _check_values(
+        self, path: Path, name: str, array: npt.NDArray[Any], start: tuple[int, ...]
+    ) -> None:
+        """Refuse what does not fit the column; ``start`` is the place of the array's first entry in
+        the file's array, whose last index there is that of the array's first axis."""
         ids = self._ids(name)
-        good = (array >= 0) & (array < ids) if ids else np.isfinite(array)
-        if not good.all():
-            kind = "vocabulary" if name == TOKENS else "classes"
-            what = f"outside the {kind} of {ids}" if ids else "not finite"
-            raise DataError(
-                f"{path}: column '{name}' holds {array[~good].flat[0]} at or after index {low},"
-                f" which is {what}; mend the array"
-            )
+        if ids:
+            good = (array >= 0) & (array < ids)
+        elif array.dtype.name in EXACT:
+            good = np.isfinite(array)
+        else:  # NaN compares as False
+            good = (array >= -LARGEST) & (array <= LARGEST)
+        if good.all():
+            if not ids:
+                self._rounding[name].see(array)
+            return
+        inside = tuple(np.argwhere(~good)[0].tolist())
+        at = (*start[:-1], start[-1] + inside[0], *inside[1:])
+        value = array[inside]
+        if ids:
+            what = f"is outside the {'vocabulary' if name == TOKENS else 'classes'} of {ids}"
+        elif np.isfinite(value):
+            what = f"is more than a float32 holds ({LARGEST:.3g}); divide the values"
+        else:
+            what = "is not finite"
+        raise DataError(
+            f"{path}: column '{name}': {value} at index {list(at)} {what}; correct the array"
+        )
+
+    def notes(self) -> list[str]:
+        """What float32 does not keep of the values."""
+        said = [rounding.note(name) for name, rounding in self._rounding.items()]
+        return [note for note in said if note is not None]
 
     def _arrays(self, path: Path) -> dict[str, npt.NDArray[Any]]:
         """The arrays of a file by column, checked."""
-        loaded = self._load(path)
         first = TOKENS if self.vocabulary else VALUES
-        arrays = {first: self._pick(path, loaded, self.values)}
-        if self.target is not None:
-            arrays[TARGET] = self._pick(path, loaded, self.target)
+        wanted = {first: self.values} | ({} if self.target is None else {TARGET: self.target})
+        picked: dict[str, str] = {}
+
+        def choose(names: typing.Sequence[str]) -> list[str]:
+            picked.update({column: _pick(path, names, name) for column, name in wanted.items()})
+            return list(picked.values())
+
+        loaded = load_arrays(path, choose)
+        if not picked:  # a .npy file, whose one array has no name
+            choose([""])
+        arrays = {column: loaded[name] for column, name in picked.items()}
         for name, array in arrays.items():
-            _check_array(path, name, array, bool(self._ids(name)))
+            _check_array(path, name, array, self._ids(name))
+            if array.dtype == np.bool_:
+                arrays[name] = array.view(np.uint8)
+        self._check_shapes(path, arrays, first)
+        return arrays
+
+    def _check_shapes(self, path: Path, arrays: dict[str, npt.NDArray[Any]], first: str) -> None:
         leading = {a.shape[: a.ndim - (not self._ids(name))] for name, a in arrays.items()}
         whole = arrays[first].ndim == (2 if self.vocabulary else 3)
         #: Whether the target has one entry for each of N sequences.
@@ -110,45 +192,54 @@ class NumPyArrays(Reader):
             leading = {shape[:1] for shape in leading}
         if len(leading) > 1:
             shapes = " and ".join(str(a.shape) for a in arrays.values())
-            raise DataError(f"{path}: arrays of shapes {shapes} have not the same steps; mend them")
-        return arrays
-
-    def _load(self, path: Path) -> dict[str, npt.NDArray[Any]]:
-        try:
-            loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"": loaded}
-            with loaded:
-                return dict(loaded)
-        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-            raise DataError(f"{path}: cannot be read as .npy or .npz ({error}); mend it") from None
-
-    def _pick(
-        self, path: Path, loaded: dict[str, npt.NDArray[Any]], name: str | None
-    ) -> npt.NDArray[Any]:
-        if name is None:
-            name = VALUES if VALUES in loaded else next(iter(loaded))
-            if len(loaded) > 1 and name != VALUES:
-                raise JobError(
-                    f"{path}: holds several arrays ({', '.join(loaded)}); name one in the setting"
-                    " 'values'"
-                )
-        if name not in loaded:
-            raise JobError(f"{path}: has no array '{name}'; {suggestion(name, loaded)}")
-        return loaded[name]
+            raise DataError(
+                f"{path}: arrays of shapes {shapes} have not the same steps; correct them"
+            )
+        if self._columns and self._describe(arrays) != self._columns:
+            shapes = " and ".join(f"{name} {a.shape}" for name, a in arrays.items())
+            raise DataError(
+                f"{path}: its {shapes} are other columns than those of {self._files[0][0]}; give "
+                "arrays of one width, and targets of one kind"
+            )
 
 
-def _check_array(path: Path, name: str, array: npt.NDArray[Any], ids: bool) -> None:
-    kinds = "iu" if ids else "iuf"
-    dims = (1, 2) if ids else (2, 3)
-    if array.dtype.kind not in kinds or array.ndim not in dims:
-        shapes = "integers (T,) or (N, T)" if ids else "numbers (T, F) or (N, T, F)"
-        setting = (
-            "'classes' where it holds classes"
-            if name == TARGET
-            else ("'vocabulary' where it holds tokens")
-        )
+def _pick(path: Path, names: typing.Sequence[str], name: str | None) -> str:
+    """The name of an array in a file, checked."""
+    if name is None:
+        if not names:
+            raise DataError(f"{path}: holds no array; write it again with numpy.savez")
+        name = VALUES if VALUES in names else names[0]
+        if len(names) > 1 and name != VALUES:
+            raise JobError(
+                f"{path}: holds several arrays ({', '.join(names)}); name one in the setting"
+                " 'values'"
+            )
+    if name not in names:
+        if list(names) == [""]:
+            raise JobError(
+                f"{path}: is a .npy file, whose array has no name '{name}'; leave the setting out, "
+                "or save several arrays with numpy.savez"
+            )
+        raise JobError(f"{path}: has no array '{name}'; {suggestion(name, names)}")
+    return name
+
+
+def _check_array(path: Path, name: str, array: npt.NDArray[Any], ids: int | None) -> None:
+    """Refuse an array whose dtype or shape is none that a column of its kind has."""
+    setting = "classes" if name == TARGET else "vocabulary"
+    what = "classes" if name == TARGET else "tokens"
+    given = f"{path}: column '{name}' is {array.dtype} of shape {array.shape}"
+    if array.dtype.kind not in ("iub" if ids else "iufb"):
+        takes = f"integers, since '{setting}' is given" if ids else "numbers"
+        other = f" (or leave '{setting}' out where it holds values)" if ids else ""
+        raise DataError(f"{given}, but takes {takes}; save it with .astype of such a dtype{other}")
+    if array.ndim not in ((1, 2) if ids else (2, 3)):
+        shapes = "(T,) or (N, T)" if ids else "(T, F) or (N, T, F)"
+        one = array.ndim == 1 and "reshape(-1, 1) makes it one value a step, or "
         raise DataError(
-            f"{path}: column '{name}' is {array.dtype} of shape {array.shape}, but takes {shapes};"
-            f" mend the array, or give {setting}"
+            f"{given}, but takes {shapes}; {one or ''}give '{setting}' where it holds {what}"
+            if not ids
+            else f"{given}, but takes {shapes}; reshape it"
         )
+    if 0 in array.shape:
+        raise DataError(f"{given}, which holds nothing; give an array with steps and values")

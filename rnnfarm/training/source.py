@@ -17,6 +17,7 @@ from rnnfarm.data.examples import Examples
 from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.lines import numbered_lines
 from rnnfarm.data.manifest import Column
+from rnnfarm.data.numpy_files import load_arrays
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.split import Split
 from rnnfarm.data.window import NEXT, Windows
@@ -165,23 +166,14 @@ def in_order(opened: OpenRun, split: Split, batch: int, window: int) -> Examples
 
 def _read_values(opened: OpenRun, path: Path) -> Any:
     width = opened.model.column.width
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read ({error}); mend the path") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(  # NumPy takes any other file for a pickle, and says how to open that
-            f"{path}: not a NumPy .npy file of numbers, or a damaged one; write it with numpy.save"
-        ) from error
-    if (
-        not isinstance(array, np.ndarray)
-        or array.ndim != 2
-        or array.shape[1] != width
-        or not len(array)
-    ):
+    if not path.is_file():
+        raise JobError(f"{path}: there is no such file; correct the path")
+    loaded = load_arrays(path, mmap_mode=None)
+    array = loaded.get("", np.empty(0))
+    if array.ndim != 2 or array.shape[1] != width or not len(array):
+        held = array.shape if "" in loaded else f"arrays ({', '.join(loaded)})"
         raise JobError(
-            f"{path}: holds {getattr(array, 'shape', 'several arrays')}; the model reads one array "
-            f"of (steps, {width}) values"
+            f"{path}: holds {held}; the model reads one array of (steps, {width}) values"
         )
     if array.dtype.kind not in "fiub":
         raise JobError(f"{path}: holds {array.dtype}; the model reads numbers")
