@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.data.inputs import FilePattern, bounds, cut
-from rnnfarm.data.lines import leave_something
+from rnnfarm.data.held_out import SplitReader
+from rnnfarm.data.inputs import bounds, cut
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.numpy_files import load_arrays
-from rnnfarm.data.reader import Reader, Sequence
+from rnnfarm.data.reader import Sequence
 from rnnfarm.data.rounding import EXACT, Rounding
 from rnnfarm.data.tables import TARGET, VALUES
 from rnnfarm.data.text import TOKENS
@@ -30,57 +30,31 @@ if TYPE_CHECKING:
     from rnnfarm.data.inputs import Bounds
 
 
-class NumPyArrays(Reader):
+class NumPyArrays(SplitReader):
     """Arrays of .npy and .npz files.
 
     An array of values (T, F) is one sequence and (N, T, F) are N; an array of ids (T,) is one and
     (N, T) are N. A target (N,) of classes, or (N, F) of values, is one for each of N sequences: an
     own column. Values are kept as float32.
 
-    files: the files, by glob patterns; values, target: the names of the arrays in .npz files
-    (`values` may be left out where a file holds one); vocabulary: the number of ids where the
-    arrays are tokens; classes: the number of ids where the target is classes; valid, test: the
-    parts of the training files for validation and test, from 0 to 1: the last of the N sequences,
-    or the end of the one; valid_files, test_files: the files for validation and test, in place of a
-    part.
+    values, target: the names of the arrays in .npz files (`values` may be left out where a file
+    holds one); vocabulary: the number of ids where the arrays are tokens; classes: the number of
+    ids where the target is classes; valid, test: the parts of `files` for validation and test, from
+    0 to 1: the last of the N sequences, or the end of the one.
     """
 
-    files: list[FilePattern]
     values: str | None = None
     target: str | None = None
     vocabulary: Annotated[int, Field(ge=1)] | None = None
     classes: Annotated[int, Field(ge=1)] | None = None
-    valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    valid_files: list[FilePattern] = []
-    test_files: list[FilePattern] = []
 
     def columns(self) -> dict[str, Column]:
         """`tokens` or `values`, and `target` where an array is named for it."""
-        self._files = self._find()
+        self._files = self._find_cut()
         self._rounding = {name: Rounding() for name in (VALUES, TARGET)}
         self._columns: dict[str, Column] = {}
-        self._columns = self._describe(self._arrays(self._files[0][0]))
+        self._columns = self._describe(self._arrays(self._files[0].path))
         return self._columns
-
-    def _find(self) -> list[tuple[Path, tuple[float, float]]]:
-        """The files, and the parts of each that are for validation and test."""
-        valid = 0.0 if self.valid_files else self.valid
-        test = 0.0 if self.test_files else self.test
-        leave_something(valid, test)
-        found = self.find_files(self.files, "files")
-        held = {
-            path: parts
-            for patterns, setting, parts in (
-                (self.valid_files, "valid_files", (1.0, 0.0)),
-                (self.test_files, "test_files", (0.0, 1.0)),
-            )
-            for path in self.find_files(patterns, setting)
-        }
-        train = [(path, (valid, test)) for path in found if path not in held]
-        if not train:
-            raise DataError("setting 'files': all files are empty; give files that hold data")
-        return [*train, *held.items()]
 
     def _describe(self, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Column]:
         columns = {}
@@ -95,12 +69,13 @@ class NumPyArrays(Reader):
 
     def sequences(self) -> Iterator[Sequence]:
         """One sequence, or the N sequences, of each file."""
-        for path, (valid, test) in self._files:
-            arrays = self._arrays(path)
+        for file in self._files:
+            arrays = self._arrays(file.path)
             first = next(iter(arrays.values()))
             many = first.ndim == (2 if self.vocabulary else 3)
-            cuts = bounds(len(first), valid, test)
-            yield from self._whole(path, arrays, cuts) if many else self._long(path, arrays, cuts)
+            cuts = bounds(len(first), file.valid, file.test)
+            read = self._whole if many else self._long
+            yield from read(file.path, arrays, cuts)
 
     def _whole(
         self, path: Path, arrays: dict[str, npt.NDArray[Any]], cuts: Bounds
@@ -198,7 +173,7 @@ class NumPyArrays(Reader):
         if self._columns and self._describe(arrays) != self._columns:
             shapes = " and ".join(f"{name} {a.shape}" for name, a in arrays.items())
             raise DataError(
-                f"{path}: its {shapes} are other columns than those of {self._files[0][0]}; give "
+                f"{path}: its {shapes} are other columns than those of {self._files[0].path}; give "
                 "arrays of one width, and targets of one kind"
             )
 
