@@ -23,13 +23,16 @@ def read_job(
     registry: Registry | None = None,
     base: Path | None = None,
     source: str = "job",
+    builds: bool = True,
 ) -> Job:
     """Check a job given as a mapping; ``base`` is where its relative paths start.
 
-    A None is as if its key were absent. Raises JobError with every wrong thing, or PluginError
-    where the only trouble is parts that cannot be had; sentences start with ``source``.
+    A None is as if its key were absent. A reader that cannot be had is warned of where the dataset
+    is there already; where the job ``builds`` none, its reader is not even imported. Raises
+    JobError with every wrong thing, or PluginError where the only trouble is parts that cannot be
+    had; sentences start with ``source``.
     """
-    return check_job(raw, registry or Registry.load(), base or Path.cwd(), source)
+    return check_job(raw, registry or Registry.load(), base or Path.cwd(), source, builds)
 
 
 def load_job(

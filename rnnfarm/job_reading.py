@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from rnnfarm.job_tables import Job, PartTable, Table, without_none
 from rnnfarm.plugins import Registry
 from rnnfarm.settings import REQUIRED, plain, problems, validate
 
+log = logging.getLogger("rnnfarm")
+#: Where a job says what reads its data.
+READER = "data.build"
 SECTIONS: dict[str, type[Table]] = {
     "data": tables.DataTable,
     "model": tables.ModelTable,
@@ -27,7 +31,7 @@ SECTIONS: dict[str, type[Table]] = {
     "cluster": tables.ClusterTable,
 }
 PARTS: dict[str, type[PartTable]] = {
-    "data.build": tables.ReaderTable,
+    READER: tables.ReaderTable,
     "model.layers.*": tables.LayerTable,
     "model.decoder.layers.*": tables.LayerTable,
     "model.loss": tables.LossTable,
@@ -111,12 +115,14 @@ def part_at(path: str) -> type[PartTable] | None:
     return PARTS.get(re.sub(r"\.\d+(?=\.|$)", ".*", path))
 
 
-def check_job(raw: Mapping[str, Any], registry: Registry, base: Path, source: str) -> Job:
+def check_job(
+    raw: Mapping[str, Any], registry: Registry, base: Path, source: str, builds: bool = True
+) -> Job:
     """Check a raw job; see ``rnnfarm.job.read_job``."""
     job = _normal(raw)
     found = _unknown_sections(job)
     missing: list[Problem] = []
-    _resolve_parts(job, registry, found, missing)
+    _resolve_parts(job, registry, found, missing, () if builds else (READER,))
     sections: dict[str, Table] = {}
     for name, table in SECTIONS.items():
         try:
@@ -124,12 +130,29 @@ def check_job(raw: Mapping[str, Any], registry: Registry, base: Path, source: st
         except ValidationError as error:
             found += _section_problems(name, table, error)
     if isinstance(data := sections.get("data"), tables.DataTable):
-        sections["data"] = _located(data, base)
+        sections["data"] = located = _located(data, base)
+        missing = _without_reader(source, located, missing)
     found += cross_checks(sections)
     _raise(source, found, missing)
     checked = Job(**sections)  # type: ignore[arg-type]
     _raise(source, tied_check(checked.model, registry), [])
     return checked
+
+
+def _without_reader(source: str, data: tables.DataTable, missing: list[Problem]) -> list[Problem]:
+    """What is missing but for the reader of a dataset that is there already, which is warned of."""
+    readers = [what for path, what in missing if path == f"{READER}.reader"]
+    if not readers:
+        return missing
+    from rnnfarm.data.place import Place
+
+    if not Place.of(data.path).exists():
+        return missing
+    log.warning(
+        "%s: the settings in data.build are not checked, since %s; the dataset %s is used, which "
+        "is there already", source, readers[0], data.path,
+    )  # fmt: skip
+    return [(path, what) for path, what in missing if path != f"{READER}.reader"]
 
 
 def _raise(source: str, found: list[Problem], missing: list[Problem]) -> None:
@@ -172,9 +195,16 @@ def _unknown_sections(job: dict[str, Any]) -> list[Problem]:
 
 
 def _resolve_parts(
-    job: dict[str, Any], registry: Registry, found: list[Problem], missing: list[Problem]
+    job: dict[str, Any],
+    registry: Registry,
+    found: list[Problem],
+    missing: list[Problem],
+    unchecked: Collection[str] = (),
 ) -> None:
-    """Move the settings of each part into ``settings``, checked and with their defaults."""
+    """Move the settings of each part into ``settings``, checked and with their defaults.
+
+    Parts at the paths ``unchecked`` are not imported, and their settings kept as they are.
+    """
     for path, holder, slot, table in _part_tables(job):
         given = {table.key: holder[slot]} if isinstance(holder[slot], str) else holder[slot]
         if not isinstance(given, dict):
@@ -183,7 +213,7 @@ def _resolve_parts(
         settings = {k: v for k, v in given.items() if k not in own}
         holder[slot] = own | {"settings": settings}
         name = own.get(table.key, table.model_fields[table.key].get_default())
-        if not isinstance(name, str):
+        if not isinstance(name, str) or path in unchecked:
             continue
         try:
             part = registry.get(table.kind, name)

@@ -61,8 +61,9 @@ def test_files_for_validation_and_test_take_the_place_of_a_part(tmp_path: Path) 
     dataset = build(tmp_path, files=["*.npy"], test_files=["c.npy"], valid=0.2)
     assert steps_of(dataset, "valid")[:, 0].tolist() == [8, 9, 108, 109]
     assert steps_of(dataset, "test")[:, 0].tolist() == [200.0 + k for k in range(10)]
+    reader = NumPyArrays(files=[str(tmp_path / "a.npy")], valid=0.5, test=0.5)
     with pytest.raises(JobError, match="leave nothing to train"):
-        build(tmp_path, files=["a.npy"], valid=0.5, test=0.5)
+        build_dataset(reader, tmp_path / "none")
 
 
 def notes_of(folder: Path, array: Array, **settings: Any) -> list[str]:

@@ -93,7 +93,7 @@ def read_run_job(run: Path, registry: Registry) -> Job:
         raise DataError(
             f"{path}: damaged ({error}); restore it from the job that was run"
         ) from None
-    return read_job(raw, registry, run, str(path))
+    return read_job(raw, registry, run, str(path), builds=False)
 
 
 @contextmanager
