@@ -132,7 +132,7 @@ def train(
     if as_json:
         print_json(result.to_dict())
     else:
-        print_table(result.to_dict())
+        print_table({k: v for k, v in result.to_dict().items() if k != "left_out"})
 
 
 for command in (submit, status, logs, stop, data):
@@ -141,7 +141,21 @@ for command in (submit, status, logs, stop, data):
 
 @cli.command()
 @run_folder
-@click.option("--split", default="valid", show_default=True, metavar="NAME")
+@click.option("--split", metavar="NAME", help="A split of the run's own data; valid if not given.")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Instead a file that has the targets: text for a language model, labelled text, a table "
+    "with the target's columns. - is stdin.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="A picture of the confusion matrix.",
+)
 @beam
 @penalty
 @checkpoint
@@ -150,31 +164,39 @@ for command in (submit, status, logs, stop, data):
 def evaluate(
     ctx: click.Context,
     run: Path,
-    split: str,
+    split: str | None,
+    source: Path | None,
+    plot: Path | None,
     beam: int,
     penalty: float,
     checkpoint: str | None,
     as_json: bool,
 ) -> None:
-    """Measure the model of a RUN folder on a split of its data.
+    """Measure the model of a RUN folder on a split of its data, or on a file.
 
-    Where there is one, beside the figures of the simplest answer (baseline).
+    Beside the metrics of the simplest answer (baseline). mse, mae and interval_width are in the
+    units of the data, with _scaled behind their names in deviations of the training part.
     """
+    from rnnfarm.evaluation_table import evaluation_lines
     from rnnfarm.training.evaluate import evaluate_run
     from rnnfarm.training.search import Search
 
+    if split is not None and source is not None:
+        raise click.UsageError("give at most one of --split NAME and --input PATH")
     report = evaluate_run(
         run,
         load_registry(ctx),
-        split=split,
+        split=split or "valid",
+        input=source,
         checkpoint=checkpoint,
         search=Search(beam, penalty),
+        plot=plot,
     )
     if as_json:
         print_json(report)
         return
-    baseline = report.pop("baseline", {})
-    print_table(report | {f"{name} of the baseline": value for name, value in baseline.items()})
+    for line in evaluation_lines(report):
+        click.echo(line)
 
 
 @cli.command()
@@ -277,7 +299,8 @@ def predict(
     """Print what the model of a RUN folder gives.
 
     One JSON object a line, for a split of the run's data or for a file; with --json one object
-    that holds all of them; or with --table the number of each sequence, and what the model says.
+    that holds all of them; or with --table the name or number of each sequence, and what the model
+    says.
     """
     from rnnfarm.strict_json import to_json
 
@@ -303,7 +326,8 @@ def predict(
     for row in rows:
         if table:
             said = row.get("text", row["prediction"])
-            click.echo(f"{row['sequence']:>8}  {said if isinstance(said, str) else to_json(said)}")
+            name = row.get("name", row["sequence"])
+            click.echo(f"{name:>8}  {said if isinstance(said, str) else to_json(said)}")
         else:
             click.echo(to_json(row))
 

@@ -196,8 +196,10 @@ class DataTable(Table):
         "those of the last season",
     )
     input: str | None = Field(default=None, description="the input column; the first one if absent")
-    target: str = Field(
-        default="next", description='the target column, or "next": the input a step later'
+    target: str | None = Field(
+        default=None,
+        description='the target column, or "next": the input a step later; if absent "next", and '
+        "for a forecast the column 'target' where the data have one",
     )
 
 

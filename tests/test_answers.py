@@ -26,7 +26,7 @@ from rnnfarm.training.decode import write
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.predict import predict
 from rnnfarm.training.run import open_run
-from rnnfarm.training.scores import _letters
+from rnnfarm.training.scores import LabelErrors
 from rnnfarm.training.search import Search
 from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_windows
@@ -163,8 +163,10 @@ def test_the_most_frequent_labels_are_the_baseline(runs: dict[str, Path], folder
     assert report["baseline"]["letter_error_rate"] > 2 * report["letter_error_rate"]
     # Where a blank is a letter, there are words.
     vocabulary = Vocabulary("character", ["<blank>", " ", "a", "b"])
-    found = _letters(vocabulary, [[2, 1, 3, 3], [2]], [[2, 1, 3], [2]])
-    assert found == {"letter_error_rate": 1 / 5, "exact": 0.5, "word_error_rate": 1 / 3}
+    found = LabelErrors(vocabulary)
+    found.add([[2, 1, 3, 3], [2]], [[2, 1, 3], [2]])
+    rates = {"letter_error_rate": 1 / 5, "exact": 0.5, "word_error_rate": 1 / 3}
+    assert found.metrics() == rates
 
 
 STREAMED = {
@@ -204,10 +206,14 @@ def test_values_at_every_step(folder: Path, tmp_path: Path, name: str) -> None:
     if target == "next":
         wanted, plain, said = wanted[1:], wanted[:-1], said[:-1]
     assert said.shape == wanted.shape
-    # Predictions carry the state on through all of the split, and evaluation cuts it into rows.
-    assert report["mse"] == pytest.approx(np.mean((wanted - said) ** 2), rel=0.3)
-    assert report["baseline"]["mse"] == pytest.approx(np.mean((wanted - plain) ** 2), rel=0.1)
+    # Each step is measured once, as it is predicted: with the state of all steps before.
+    close = {"rel": 1e-5}
+    assert report["mse"] == pytest.approx(np.mean((wanted - said) ** 2), **close)
+    assert report["mae"] == pytest.approx(np.mean(np.abs(wanted - said)), **close)
+    assert report["baseline"]["mse"] == pytest.approx(np.mean((wanted - plain) ** 2), **close)
     assert report["mse"] < report["baseline"]["mse"]
+    truth = [value for row in rows for value in row["truth"] if value is not None]
+    assert np.array_equal(truth, wanted.astype(np.float64))
     if name == "odds":
         assert said.min() >= 0
         assert said.max() <= 1
@@ -217,8 +223,8 @@ def test_values_at_every_step(folder: Path, tmp_path: Path, name: str) -> None:
             np.concatenate([row[end] for row in rows])[: len(said)] for end in ("low", "high")
         )
         within = np.mean((low <= wanted) & (wanted <= high))
-        assert report["coverage"] == pytest.approx(within, abs=0.05)
-        assert report["interval_width"] == pytest.approx(np.mean(high - low), rel=0.1)
+        assert report["coverage"] == within
+        assert report["interval_width"] == pytest.approx(np.mean(high - low), **close)
         assert np.all((low <= said) & (said <= high))
 
 

@@ -44,6 +44,12 @@ def rows(run: Path, **source: Any) -> list[dict[str, Any]]:
     return list(predict(run, REGISTRY, **source))
 
 
+def said(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is said of sequences, without where they are from and what is true."""
+    other = ("file", "row", "truth", "truth_text")
+    return [{k: v for k, v in row.items() if k not in other} for row in found]
+
+
 FORECASTS = {
     "all columns": ({"relative": "season", "period": 12}, {}),
     "another column": (
@@ -66,7 +72,9 @@ def test_a_forecast_of_what_comes_after_a_table(
     data = {"mode": "forecast", "horizon": HORIZON, **data}
     run = trained(tmp_path, data, build, loss={"name": "quantile"}, pool="last")
     known = rows(run, split="valid")[5]
-    begin = round(ROWS * 0.7) + known["sequence"]
+    assert (known["sequence"], known["row"]) == (0, 2 + round(ROWS * 0.7))
+    assert known["file"] == str(tmp_path / "all.csv")
+    begin = round(ROWS * 0.7) + known["start"] - WINDOW
     (tmp_path / "past.csv").write_text(HEAD + "".join(lines[begin - 9 : begin + WINDOW]))
     (found,) = rows(run, input=tmp_path / "past.csv")
     for end in ("prediction", "low", "high"):
@@ -100,11 +108,14 @@ def test_every_step_of_a_table(tmp_path: Path) -> None:
     # What is to be found need not be there, nor the other columns.
     held = [line.split(",")[2] for line in lines[round(ROWS * 0.7) :]]
     (tmp_path / "held.csv").write_text("b\n" + "".join(held))
-    assert rows(run, input=tmp_path / "held.csv") == known
+    assert said(rows(run, input=tmp_path / "held.csv")) == said(known)
+    truth = [value for row in known for (value,) in row["truth"]]
+    np.testing.assert_allclose(truth, [float(line.split(",")[1]) for line in lines[140:]], 1e-6)
+    assert known[0]["columns"] == ["a"]
     # An array does as well.
     values = open_dataset(str(tmp_path / "data")).split("valid").read("values", 0, 60)
     np.save(tmp_path / "held.npy", values)
-    assert rows(run, input=tmp_path / "held.npy") == known
+    assert said(rows(run, input=tmp_path / "held.npy")) == said(known)
 
 
 def test_labels_of_series_in_a_file(tmp_path: Path) -> None:
@@ -119,7 +130,15 @@ def test_labels_of_series_in_a_file(tmp_path: Path) -> None:
     build = {"reader": "timeseries", "files": ["TRAIN.ts"], "test_files": ["TEST.ts"]}
     data = {"mode": "examples", "target": "label"}
     run = trained(tmp_path, data, build, pool="last", loss="cross_entropy")
-    assert rows(run, input=tmp_path / "TEST.ts") == rows(run, split="test")
+    known = rows(run, split="test")
+    assert said(rows(run, input=tmp_path / "TEST.ts")) == said(known)
+    assert [row["truth_text"] for row in known] == [
+        line.strip().split(":")[1] for line in lines[30:]
+    ]
+    for row in known:
+        assert set(row["probabilities"]) == {"up", "down"}
+        assert sum(row["probabilities"].values()) == pytest.approx(1)
+        assert max(row["probabilities"], key=row["probabilities"].get) == row["text"]
 
 
 def test_files_that_do_not_fit(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from rnnfarm.data.draws import raw_bits
+from rnnfarm.data.left_out import LeftOut, Place, too_short, unobserved
 from rnnfarm.data.window import BEGIN, END, Reading, Window, Windows, turned
 from rnnfarm.errors import DataError, JobError
 
@@ -83,6 +84,8 @@ class Examples(Windows):
         lengths = np.diff(starts, append=split.steps) - self._ahead
         usable = lengths > 0
         self.starts, self.lengths = starts[usable], lengths[usable]
+        #: The number of each in the split.
+        self.numbers = np.flatnonzero(usable)
         if not self.lengths.size:
             raise JobError(
                 f"{split.place.shown}: split '{split.name}' has no sequence of two steps, so there"
@@ -105,6 +108,25 @@ class Examples(Windows):
         -1 for an empty row."""
         epoch, index = self.locate(n)
         return self._epoch(epoch).batch(index)[1]
+
+    def places(self, n: int) -> list[Place | None]:
+        """Return what each row of window n reads of which sequence; None where it reads nothing."""
+        epoch, index = self.locate(n)
+        chunk, batch = self._epoch(epoch).batch(index)
+        first = chunk * self.window
+        return [
+            Place(int(self.numbers[row]), int(self.starts[row]), first)
+            if row != EMPTY and first < self.lengths[row]
+            else None
+            for row in batch
+        ]
+
+    def left_out(self) -> LeftOut:
+        """Return the sequences without a next step, and the targets that were not observed."""
+        short = too_short(self.split, 1 + self._ahead)
+        if self._target_column.own:
+            return short
+        return replace(short, unobserved=unobserved(self.split, self.observed, self._ahead))
 
     def read(self, n: int, rows: slice = slice(None)) -> Window:
         """Window n of these rows, T <= `window` steps; see Windows.read."""

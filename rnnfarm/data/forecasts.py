@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from rnnfarm.data.draws import raw_bits
+from rnnfarm.data.left_out import LeftOut, Place, gaps_between, name_of, too_short
 from rnnfarm.data.window import NEXT, Reading, Window, Windows, turned
 from rnnfarm.errors import JobError
 
@@ -63,10 +65,15 @@ class Forecasts(Windows):
                 "data.mode: 'forecast' is for columns of values; take 'streams' or 'examples' for"
                 " tokens"
             )
+        self._starts = split.starts()
         #: The step of the split at which each example begins.
         self.begins = self._places() if known else self._last_places()
+        self._gaps = 0
         if known and self.observed is not None:
-            self.begins = self.begins[self._whole(self.observed)]
+            target = self.begins + window
+            whole = gaps_between(split, self.observed, target, target + horizon) == 0
+            self._gaps = int(np.count_nonzero(~whole))
+            self.begins = self.begins[whole]
             if not self.begins.size:
                 raise JobError(
                     f"{split.place.shown}: split '{split.name}' has no {horizon} observed steps"
@@ -93,21 +100,42 @@ class Forecasts(Windows):
         return begins
 
     def _last_places(self) -> npt.NDArray[np.int64]:
-        """The begins of the windows at the ends of the sequences."""
+        """The begins of the windows at the ends of the sequences that are long enough."""
         starts = self.split.starts()
         lengths = np.diff(starts, append=self.split.steps)
-        if (lengths < self.window).any():
-            number = int(np.argmax(lengths < self.window))
+        enough = lengths >= self.window
+        if not enough.any():
+            name = name_of(self.split, 0, 0)
             raise JobError(
-                f"sequence {number} has {lengths[number]} steps, and a forecast is made of"
-                f" {self.window} (training.window); give more of what came before, or leave it out"
+                f"{name} has {lengths[0]} steps, and a forecast is made of {self.window}"
+                " (training.window); give more of what came before"
             )
-        begins: npt.NDArray[np.int64] = starts + lengths - self.window
+        begins: npt.NDArray[np.int64] = (starts + lengths - self.window)[enough]
         return begins
 
     def windows_in_epoch(self, epoch: int = 0) -> int:
         """The number of windows of an epoch; the same for every epoch."""
         return -(-len(self.begins) // self.batch)
+
+    def places(self, n: int) -> list[Place | None]:
+        """Return of which sequence each row of window n foretells something, and from which step
+        on; None for an empty row."""
+        epoch, index = self.locate(n)
+        order = self._epoch(epoch)[index * self.batch : (index + 1) * self.batch]
+        begins = self.begins[order]
+        numbers = np.searchsorted(self._starts, begins, side="right") - 1
+        places: list[Place | None] = [
+            Place(int(number), int(self._starts[number]), int(step))
+            for number, step in zip(
+                numbers, begins + self.window - self._starts[numbers], strict=True
+            )
+        ]
+        return places + [None] * (self.batch - len(places))
+
+    def left_out(self) -> LeftOut:
+        """Return the sequences that are too short, and the forecasts whose target has a gap."""
+        least = self.window + (self.horizon if self.known else 0)
+        return replace(too_short(self.split, least), unobserved=self._gaps)
 
     def read(self, n: int, rows: slice = slice(None)) -> Window:
         """Window n of these rows; see Windows.read."""
@@ -141,14 +169,6 @@ class Forecasts(Windows):
         mask = None if there.all() else turned(steps)
         x = self._inputs(x, None)
         return Window(x, goal, there[None].copy(), mask, turned(reset), base=base)
-
-    def _whole(self, observed: str) -> npt.NDArray[np.bool_]:
-        """Of the places in `begins`, whether all steps of the target were observed."""
-        seen = self.split.read(observed, 0, self.split.steps)
-        gaps = np.concatenate([[0], np.cumsum(seen == 0)])  # before each step
-        target = self.begins + self.window
-        whole: npt.NDArray[np.bool_] = gaps[target] == gaps[target + self.horizon]
-        return whole
 
     def _lay_out(self, epoch: int) -> npt.NDArray[Any]:
         count = len(self.begins)

@@ -7,10 +7,29 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from rnnfarm.data.observed import Observed
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from rnnfarm.data.split import Split
+
+
+def _measured(
+    split: Split, column: str, is_target: bool
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+    """Give the values (steps, W) of a split in parts, and which of them were measured."""
+    if split.columns[column].own:
+        values = split.all_own(column)
+        yield values, np.ones(values.shape, np.bool_)
+        return
+    observed = Observed(split.columns, column, is_target)
+    for chunk in split.chunks(0, split.steps):
+        values = chunk.columns[column]
+        always = np.broadcast_to(np.True_, values.shape)
+        yield values, always if observed.always else observed.of(chunk.columns)
 
 
 @dataclass(frozen=True)
@@ -21,21 +40,27 @@ class Scale:
     deviation: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, split: Split, column: str) -> Self:
-        """Those of a split: once through it for the means and once for the deviations, in order.
+    def of(cls, split: Split, column: str, is_target: bool = False) -> Self:
+        """Those of what was measured in a split, a record batch at a time: once through it for the
+        means and once for the deviations, in order.
 
-        A figure that never changes has deviation 1.
+        A value that never changes has deviation 1, and one that was never measured mean 0 too.
         """
-        if split.columns[column].own:
-            parts = [split.all_own(column)]
-        else:
-            parts = [chunk.columns[column] for chunk in split.chunks(0, split.steps)]
-        count = sum(len(part) for part in parts)
-        mean = sum(part.sum(0, dtype=np.float64) for part in parts) / count
-        squares = sum(((part - mean) ** 2).sum(0, dtype=np.float64) for part in parts)
+        width = split.columns[column].width
+        count, total = np.zeros(width, np.int64), np.zeros(width)
+        for part, seen in _measured(split, column, is_target):
+            count += seen.sum(0)
+            total += np.where(seen, part, 0).sum(0, dtype=np.float64)
+        count = np.maximum(count, 1)
+        mean = total / count
+        squares = sum(
+            np.where(seen, (part - mean) ** 2, 0).sum(0, dtype=np.float64)
+            for part, seen in _measured(split, column, is_target)
+        )
         deviation = np.sqrt(squares / count)
-        deviation[deviation == 0] = 1.0
-        return cls(np.asarray(mean), deviation)
+        # What the rounding of the mean makes of a value that never changes is no deviation.
+        deviation[deviation <= count * np.finfo(np.float64).eps * np.abs(mean)] = 1.0
+        return cls(mean, deviation)
 
     def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Values (…, W), scaled; of their dtype."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from rnnfarm.data.left_out import LeftOut, unobserved
 from rnnfarm.data.window import Reading, Window, Windows
 from rnnfarm.errors import JobError
 
@@ -59,6 +60,12 @@ class Streams(Windows):
     def windows_in_epoch(self, epoch: int = 0) -> int:
         """The number of windows of an epoch; the same for every epoch."""
         return self.length // self.stride
+
+    def left_out(self) -> LeftOut:
+        """Return what is never trained on: the ends of the streams, and what was not observed."""
+        ends = self.split.steps - self.batch * self.windows_in_epoch() * self.stride
+        missing = unobserved(self.split, self.observed, self._ahead)
+        return LeftOut(steps=ends, unobserved=missing)
 
     def read(self, n: int, rows: slice = slice(None)) -> Window:
         """Window n of these rows, T = `window` steps; see Windows.read."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from rnnfarm.data.left_out import LeftOut
     from rnnfarm.data.scale import Scale
     from rnnfarm.data.shards import Chunk
     from rnnfarm.data.split import Split
@@ -121,6 +122,10 @@ class Windows(ABC):
 
         Reads nothing of other rows. DataError where a shard is missing or damaged.
         """
+
+    @abstractmethod
+    def left_out(self) -> LeftOut:
+        """Return what of the split no window has as a target."""
 
     def locate(self, n: int) -> tuple[int, int]:
         """The epoch that window n belongs to, and its number in it."""

@@ -7,6 +7,7 @@ that shape is true where an element counts (all do without one).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,62 @@ def majority_accuracy(
 ) -> float:
     """Baseline: the accuracy where the commonest training label is predicted for every target."""
     return accuracy(targets, np.full(np.shape(targets), majority_class(labels)), mask)
+
+
+class Confusions:
+    """How often each class was predicted for each other one, added up over batches.
+
+    Memory goes with the pairs that occur, so that a large vocabulary takes no square of it.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.pairs: Counter[tuple[int, int]] = Counter()
+
+    def add(self, targets: ArrayLike, predictions: ArrayLike) -> None:
+        """Add a batch of classes and what was predicted for them."""
+        truth, guess = _pairs(targets, predictions, None)
+        codes, counts = np.unique(truth * self.classes + guess, return_counts=True)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+            self.pairs[divmod(code, self.classes)] += count
+
+    def matrix(self) -> Counts:
+        """Return (classes, classes) counts, as ``confusion_counts`` does."""
+        counts = np.zeros((self.classes, self.classes), np.int64)
+        for (truth, guess), count in self.pairs.items():
+            counts[truth, guess] = count
+        return counts
+
+    def targets(self) -> Counts:
+        """Return how often each class was the target, (classes,)."""
+        return self._sums()[1]
+
+    def accuracy(self) -> float:
+        """Return the share of right predictions; nan where there are none."""
+        right, targets, _ = self._sums()
+        return int(right.sum()) / int(targets.sum()) if targets.any() else math.nan
+
+    def macro_f1(self) -> float:
+        """Return the plain mean of F1 over the classes that occur; see ``macro_f1_of``."""
+        return _mean_f1(*self._sums())
+
+    def f1(self, positive: int = 1) -> float:
+        """Return F1 of a class; see ``f1_of``."""
+        return _f1(*(int(counts[positive]) for counts in self._sums()))
+
+    def worst(self, most: int) -> list[tuple[int, int, int]]:
+        """Return the most frequent confusions: target, prediction, and how often."""
+        wrong = [(-count, *pair) for pair, count in self.pairs.items() if pair[0] != pair[1]]
+        return [(truth, guess, -count) for count, truth, guess in sorted(wrong)[:most]]
+
+    def _sums(self) -> tuple[Counts, Counts, Counts]:
+        """Return how often each class is right, a target and a prediction, (classes,) each."""
+        right, targets, guesses = (np.zeros(self.classes, np.int64) for _ in range(3))
+        for (truth, guess), count in self.pairs.items():
+            targets[truth] += count
+            guesses[guess] += count
+            right[truth] += count if truth == guess else 0
+        return right, targets, guesses
 
 
 def _f1(both: int, of_targets: int, of_predictions: int) -> float:

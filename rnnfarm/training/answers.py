@@ -6,22 +6,24 @@ labels that CTC finds, what a decoder writes, or the values of a horizon.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from rnnfarm.data.examples import Examples
-from rnnfarm.data.forecasts import Forecasts
-from rnnfarm.data.window import Window, Windows
+from rnnfarm.data.left_out import Place
+from rnnfarm.data.window import Window
 from rnnfarm.training.ctc_decode import beam as ctc_beam
 from rnnfarm.training.ctc_decode import greedy as ctc_greedy
 from rnnfarm.training.decode import write
 from rnnfarm.training.run import OpenRun
 from rnnfarm.training.search import Search
+from rnnfarm.training.setup import Measured
 from rnnfarm.training.tbptt import Lane
 
+Places = list[Place | None]
 #: What a decoder writes at most, as a multiple of what it reads, and beyond that.
 LONGER, MORE = 2, 20
 
@@ -31,7 +33,7 @@ class Answer:
     """A model's answer for one sequence.
 
     Attributes:
-        sequence: its number in the split; for forecasts the step at which the window begins.
+        place: the sequence, and for a forecast the step of it at which what is foretold begins.
         target: what it should have been: a class, labels, or values; None where nobody says.
         found: what the model says: the same, where values may be several rows (see ``outputs``).
         output: the numbers behind it: log-odds ``(V,)``, values ``(O,)``, or ``(T, V)`` for CTC.
@@ -40,7 +42,7 @@ class Answer:
         base: what is to be added to the values of a forecast, (O,).
     """
 
-    sequence: int
+    place: Place
     target: Any
     found: Any
     output: Any = None
@@ -50,7 +52,7 @@ class Answer:
 
 
 def answers(
-    opened: OpenRun, windows: Windows, search: Search, known: bool = True
+    opened: OpenRun, windows: Measured, search: Search, known: bool = True
 ) -> Iterator[Answer]:
     """The answers for all sequences that end in the windows of one epoch, in order.
 
@@ -60,14 +62,21 @@ def answers(
         yield from _all_written(opened, windows, search, known)
         return
     for number, window, output in outputs(opened, windows):
-        numbers = _numbers(windows, number)
+        places = windows.places(number)
         if opened.model.goal == "labels":
-            yield from _labels(output, window, numbers, search, known)
+            yield from _labels(output, window, places, search, known)
         else:
-            yield from _single(opened, output, window, numbers, known)
+            yield from _single(opened, output, window, places, known)
 
 
-def outputs(opened: OpenRun, windows: Windows) -> Iterator[tuple[int, Window, Any]]:
+def batches(found: Iterable[Answer], size: int = 256) -> Iterator[list[Answer]]:
+    """Return answers in lists of ``size``, so that no more of them are kept at once."""
+    rest = iter(found)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def outputs(opened: OpenRun, windows: Measured) -> Iterator[tuple[int, Window, Any]]:
     """The number of each window of an epoch, the window, and the model's output for it."""
     seed = opened.job.training.seed
     lane = Lane(0, slice(0, windows.batch), opened.model.network, opened.model.loss)
@@ -78,30 +87,27 @@ def outputs(opened: OpenRun, windows: Windows) -> Iterator[tuple[int, Window, An
 
 
 def _all_written(
-    opened: OpenRun, windows: Windows, search: Search, known: bool
+    opened: OpenRun, windows: Measured, search: Search, known: bool
 ) -> Iterator[Answer]:
     lane = Lane(0, slice(0, windows.batch), opened.model.network, opened.model.loss)
     for number in range(windows.windows_in_epoch(0)):
-        window, numbers = windows.read(number), _numbers(windows, number)
-        yield from _written(opened, lane, window, numbers, number, search, known)
+        window, places = windows.read(number), windows.places(number)
+        yield from _written(opened, lane, window, places, number, windows.stride, search, known)
 
 
-def _numbers(windows: Windows, number: int) -> Any:
-    if isinstance(windows, Examples):
-        return windows.examples(number)
-    assert isinstance(windows, Forecasts)
-    index = windows.locate(number)[1]
-    begins = windows.begins[index * windows.batch : (index + 1) * windows.batch]
-    return np.append(begins, np.full(windows.batch - len(begins), -1))
+def _at(places: Places, row: int) -> Place:
+    place = places[row]
+    assert place is not None
+    return place
 
 
 def _single(
-    opened: OpenRun, output: Any, window: Window, numbers: Any, known: bool
+    opened: OpenRun, output: Any, window: Window, places: Places, known: bool
 ) -> Iterator[Answer]:
     """One class or one row of values for a sequence."""
     classes = opened.model.loss.loss.target_kind == "classes"
     forecast = opened.job.data.mode == "forecast"
-    for row in np.flatnonzero(window.valid.any(0)):
+    for row in np.flatnonzero(window.valid.any(0)).tolist():
         given = output[0, row]
         found = int(given.argmax()) if classes else given
         read = window.x[:, row] if forecast else None
@@ -113,34 +119,34 @@ def _single(
                 target = int(target)
             elif base is not None:
                 target = target + base
-        yield Answer(int(numbers[row]), target, found, given, read=read, base=base)
+        yield Answer(_at(places, row), target, found, given, read=read, base=base)
 
 
 def _labels(
-    output: Any, window: Window, numbers: Any, search: Search, known: bool
+    output: Any, window: Window, places: Places, search: Search, known: bool
 ) -> Iterator[Answer]:
-    for row in np.flatnonzero(window.valid.any(0)):
+    for row in np.flatnonzero(window.valid.any(0)).tolist():
         logits = output[: int(window.valid[:, row].sum()), row]
         target = [int(label) for label in window.target[:, row] if label] if known else None
         if search.beam > 1:
             found = ctc_beam(logits, search.beam)[0][0]
         else:
             found = ctc_greedy(logits)
-        yield Answer(int(numbers[row]), target, found, logits)
+        yield Answer(_at(places, row), target, found, logits)
 
 
 def _written(
     opened: OpenRun,
     lane: Lane,
     window: Window,
-    numbers: Any,
+    places: Places,
     number: int,
+    stride: int,
     search: Search,
     known: bool,
 ) -> Iterator[Answer]:
     given = lane.shown(window)
-    seed, stride = opened.job.training.seed, opened.job.training.window
-    run = lane.start(given, number, seed, stride, training=False)
+    run = lane.start(given, number, opened.job.training.seed, stride, training=False)
     most = search.most or LONGER * len(window.x) + MORE
     rows = [int(row) for row in np.flatnonzero(window.valid.any(0))]
     with np.errstate(all="ignore"):
@@ -157,4 +163,4 @@ def _written(
         one = written[row]
         there = slice(None) if window.mask is None else window.mask[:, row]
         read = window.x[there, row]
-        yield Answer(int(numbers[row]), target, one.tokens, weights=one.weights, read=read)
+        yield Answer(_at(places, row), target, one.tokens, weights=one.weights, read=read)

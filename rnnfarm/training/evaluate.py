@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.split import Split
 from rnnfarm.data.window import NEXT, Windows
-from rnnfarm.metrics.text import bits, perplexity, unigram_nats
+from rnnfarm.metrics.text import bits, perplexity
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.report import append_evaluation
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.search import Search
-from rnnfarm.training.setup import Model, make_windows
+from rnnfarm.training.setup import Measured, Model
 from rnnfarm.training.tbptt import (
     Sums,
     add_sums,
@@ -28,6 +29,10 @@ from rnnfarm.training.tbptt import (
     share_threads,
 )
 
+if TYPE_CHECKING:
+    from rnnfarm.training.run import OpenRun
+
+log = logging.getLogger("rnnfarm")
 #: Whether a metric is better when it falls or when it rises.
 Direction = Literal["min", "max"]
 
@@ -144,27 +149,44 @@ def evaluate_run(
     registry: Registry,
     *,
     split: str = "valid",
+    input: Path | None = None,
     checkpoint: str | None = None,
     search: Search | None = None,
+    plot: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure a run's model on a split of its dataset, and add the figures to its metrics.
+    """Measure a run's model on a split of its dataset, and add the metrics to those of the run.
 
-    ``checkpoint`` is ``newest`` (the default), ``best`` or the name of one. Where the target is one
-    a sequence, or a forecast, the task's own metrics are there too, and ``baseline`` has those of
-    the simplest answer. Raises JobError for a folder that is no run, DataError for a damaged
-    checkpoint.
+    Args:
+        split: the split; every step of it that has a target is measured once.
+        input: instead, a file that has the targets, which is read as the run's data were; its
+            metrics are not added to those of the run.
+        checkpoint: ``newest`` (the default), ``best`` or the name of one.
+        plot: a folder for the picture of a confusion matrix.
+
+    Returns:
+        What ``evaluate`` does, and the task's own metrics where there are any; ``baseline`` has
+        those of the simplest answer, and ``left_out`` what was not measured.
+
+    Raises JobError for a folder that is no run, DataError for a damaged checkpoint.
     """
-    from rnnfarm.training.answers import answers
     from rnnfarm.training.run import open_run
-    from rnnfarm.training.scores import of_steps, scores
+    from rnnfarm.training.source import Source
 
     opened = open_run(run, registry, checkpoint)
-    windows = make_windows(opened.job, opened.model, opened.dataset, split)
+    source = Source(opened, registry, split, input, measured=True)
     training = opened.job.training
     threads = available_threads(training.threads)
     executor = lane_executor(opened.model.network.device, threads, training.lanes)
-    report: dict[str, Any] = {"schema": 1, "run": str(run), "split": split, "step": opened.step}
-    with threadpool_limits(training.blas_threads), executor:
+    report: dict[str, Any] = {"schema": 1, "run": str(run)}
+    report |= {"split": split} if source.name is None else {"input": source.name}
+    report["step"] = opened.step
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        threadpool_limits(training.blas_threads),
+        executor,
+    ):
+        part = source.read(Path(folder))
+        windows = source.windows(part)
         report |= evaluate(
             opened.model,
             windows,
@@ -174,40 +196,49 @@ def evaluate_run(
             executor=executor,
             threads=threads,
         )
-        if opened.model.goal != "steps" or opened.job.data.mode == "forecast":
-            found = list(answers(opened, windows, search or Search()))
-            parts = opened.dataset.split("train"), opened.dataset.split(split)
-            figures, baseline = scores(opened, found, *parts)
-            report |= figures
-            report["baseline"] = baseline
-        elif opened.model.loss.loss.target_kind == "classes":
-            report["baseline"] = unigram(opened.model, opened.dataset, split)
-        else:
-            figures, baseline = of_steps(opened, windows, opened.dataset.split("train"))
-            report |= figures
-            report["baseline"] = baseline
-    measured = {key: value for key, value in report.items() if key not in ("schema", "run", "step")}
-    append_evaluation(run / "metrics.jsonl", opened.step, measured)
+        found, report["baseline"] = _task_metrics(opened, windows, part, search)
+        report |= found
+        missing = windows.left_out()
+        report["left_out"] = missing.to_dict()
+        for sentence in missing.sentences(part):
+            log.warning("%s", sentence)
+    if plot is not None:
+        from rnnfarm.training.pictures import draw_confusion
+
+        draw_confusion(plot, report)
+    if source.name is None:
+        measured = {k: v for k, v in report.items() if k not in ("schema", "run", "step")}
+        append_evaluation(run / "metrics.jsonl", opened.step, measured)
     return report
 
 
-def unigram(model: Model, dataset: Dataset, split: str) -> dict[str, float]:
-    """What a split's tokens cost without their context, each as often as in the training part; and
-    how many of them are the most frequent one."""
-    name = model.input if model.target == NEXT else model.target
-    size = dataset.columns[name].vocabulary or 0
-    counts = []
-    for one in ("train", split):
-        part = dataset.split(one)
-        found = np.zeros(size, np.int64)
-        for chunk in part.chunks(0, part.steps):
-            found += np.bincount(chunk.columns[name], minlength=size)
-        counts.append(found)
-    nats = unigram_nats(*counts)
-    usual = int(counts[1][counts[0].argmax()]) / max(int(counts[1].sum()), 1)
-    return {
-        "loss": nats,
-        "bits": bits(nats),
-        "perplexity": perplexity(nats),
-        "accuracy": usual,
-    }
+def _task_metrics(
+    opened: OpenRun, windows: Measured, part: Split, search: Search | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metrics of a task, and those of its baseline."""
+    from rnnfarm.training.answers import answers, batches, outputs
+    from rnnfarm.training.class_scores import ClassScores, unigram
+    from rnnfarm.training.scores import scores_of
+    from rnnfarm.training.source import whole_answers
+    from rnnfarm.training.value_scores import StepValueScores
+
+    train, model = opened.dataset.split("train"), opened.model
+    if whole_answers(opened):
+        scores = scores_of(opened, train, part)
+        found = answers(opened, windows, search or Search())
+        for batch in batches(found, opened.job.training.batch):
+            scores.add(batch)
+        return scores.result()
+    if model.loss.loss.target_kind == "values":
+        values = StepValueScores(opened, train)
+        for _, window, output in outputs(opened, windows):
+            values.add(window, output)
+        return values.result()
+    baseline = unigram(opened, train, part)
+    if model.target == NEXT:
+        return {}, baseline
+    tags = ClassScores(opened, train)
+    for _, window, output in outputs(opened, windows):
+        tags.add_steps(window, output)
+    metrics, usual = tags.result()
+    return metrics, baseline | usual

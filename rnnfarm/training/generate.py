@@ -85,7 +85,7 @@ def _given(
     name = opened.model.input
     if path is not None:
         with tempfile.TemporaryDirectory() as folder:
-            split = Source(opened, registry, "", path).read(Path(folder), lines=False)
+            split = Source(opened, registry, "", path).read(Path(folder))
             return np.array(split.read(name, 0, split.steps), np.int32)
     reader = run_reader(opened, registry)
     if reader is None or type(reader).encode is Reader.encode:

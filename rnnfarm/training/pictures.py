@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from rnnfarm.errors import JobError, RunError
 from rnnfarm.nn.ctc import align
 from rnnfarm.training.answers import Answer
+from rnnfarm.training.names import written
 from rnnfarm.training.run import OpenRun
-from rnnfarm.training.scores import middle, written
+from rnnfarm.training.value_scores import middles
 
 #: How many pictures are made, and series of a forecast that one shows.
 MOST, SERIES = 8, 4
@@ -31,17 +32,7 @@ class Pictures:
                 "--plot shows forecasts, alignments and attention, and this model has none of "
                 "them; leave it out"
             )
-        try:
-            import matplotlib as mpl
-        except ImportError:
-            raise JobError(
-                "--plot needs matplotlib, which is not here; run pip install 'rnnfarm[plot]'"
-            ) from None
-        mpl.use("Agg")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another") from error
+        _prepare(folder)
 
     def add(self, one: Answer) -> None:
         """Draw an answer, if it is among the first."""
@@ -63,7 +54,7 @@ class Pictures:
         """The history, what came, and what was said of it, for the first series."""
         horizon = self.opened.job.data.horizon
         targets = self.opened.model.loss.targets
-        center, low, high = middle(self.opened.model, one, targets)
+        center, low, high = middles(self.opened.model, [one])  # (1, targets) each
         width = targets // horizon
         shown = min(SERIES, width)
         ahead = np.arange(horizon)
@@ -79,7 +70,9 @@ class Pictures:
                 bounds = (part.reshape(horizon, width)[:, k] for part in (low, high))
                 axes.fill_between(ahead, *bounds, color="C0", alpha=0.25, label="interval")
         axes.legend(loc="upper left")
-        figure.suptitle(f"from step {one.sequence} on, scaled values")
+        scaled = ", scaled values" if self.opened.model.scales else ""
+        place = one.place
+        figure.suptitle(f"sequence {place.number} from step {place.step} on{scaled}")
 
     def _labels(self, figure: Any, one: Answer) -> None:
         """The probabilities of the labels that were found, over the steps."""
@@ -110,3 +103,45 @@ class Pictures:
 
     def _words(self, column: str, tokens: Iterable[int]) -> list[str]:
         return written(self.opened.dataset.vocabulary(column), tokens)
+
+
+def draw_confusion(folder: Path, report: Mapping[str, Any]) -> None:
+    """Draw the confusion matrix of an evaluation into a folder, as ``confusion.png``."""
+    found = report.get("confusion")
+    if found is None:
+        raise JobError(
+            "--plot draws the confusion matrix of a model of a few classes, and this evaluation "
+            "has none; leave it out"
+        )
+    _prepare(folder)
+    from matplotlib.figure import Figure
+
+    names, counts = found["classes"], np.array(found["counts"])
+    side = 3 + 0.35 * len(names)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(counts, cmap="Blues"))
+    axes.set_xticks(range(len(names)), names, rotation=60)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="prediction", ylabel="truth")
+    for truth, said in np.argwhere(counts):
+        color = "w" if counts[truth, said] > counts.max() / 2 else "k"
+        axes.annotate(
+            str(counts[truth, said]), (said, truth), ha="center", va="center", color=color
+        )
+    figure.savefig(folder / "confusion.png", dpi=100)
+
+
+def _prepare(folder: Path) -> None:
+    """Make a folder for pictures; JobError where there is nothing to draw with."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise JobError(
+            "--plot needs matplotlib, which is not here; run pip install 'rnnfarm[plot]'"
+        ) from None
+    mpl.use("Agg")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made ({error.strerror}); name another") from error

@@ -60,6 +60,8 @@ class Result:
     kernel: str
     workers: int
     elements_per_second: float | None
+    #: What of each split no window has as a target.
+    left_out: dict[str, dict[str, int]]
 
     def to_dict(self) -> dict[str, Any]:
         return {"schema": 1, **asdict(self)}
@@ -107,6 +109,7 @@ def train(
                 _warn_of_versions(checkpoint, registry)
                 progress.say(f"resuming {out} at step {trainer.step}")
             run = _Run(trainer, registry, out, valid, progress, dataset.fingerprint())
+            run.say_left_out()
             try:
                 return run.loop()
             except MemoryError as error:
@@ -181,6 +184,7 @@ class _Run:
         self.metrics = MetricsLog(out / "metrics.jsonl")
         self.elements = 0
         self.seconds = 0.0
+        self.left_out: dict[str, dict[str, int]] = {}
         #: The step of the last checkpoint that was written.
         self.saved = -1
         #: Steps whose figures the device may still be computing: entry, seconds, elements.
@@ -217,6 +221,15 @@ class _Run:
         self.trainer.close()
         self.metrics.close()
         self.progress.close()
+
+    def say_left_out(self) -> None:
+        """Say once what of the data is neither trained on nor measured."""
+        for windows in (self.trainer.windows, self.valid):
+            if windows is not None:
+                missing = windows.left_out()
+                self.left_out[windows.split.name] = missing.to_dict()
+                for sentence in missing.sentences(windows.split):
+                    self.progress.say(sentence)
 
     def _say_start(self) -> None:
         kernels = (
@@ -302,6 +315,7 @@ class _Run:
             kernel=", ".join(sorted(set(trainer.kernels.values()))),
             workers=trainer.workers,
             elements_per_second=self.elements / self.seconds if self.seconds else None,
+            left_out=self.left_out,
         )
         for callback in trainer.callbacks:
             callback.on_end(result.to_dict())

@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Examples, Goal
 from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.scale import Scale
+from rnnfarm.data.split import Split
 from rnnfarm.data.streams import Streams
+from rnnfarm.data.tables import TARGET
 from rnnfarm.data.window import NEXT, OBSERVED, Windows
 from rnnfarm.equations.initial import Init
 from rnnfarm.equations.parts import Loss
@@ -49,6 +53,11 @@ class Model:
     goal: Goal = "steps"
     scales: Mapping[str, Scale] = field(default_factory=dict)
 
+    @property
+    def target_column(self) -> str:
+        """The column that the targets are of: for the target ``next`` the input."""
+        return self.input if self.target == NEXT else self.target
+
 
 def make_model(
     job: Job,
@@ -64,7 +73,7 @@ def make_model(
     """
     name = job.data.input or next(iter(dataset.columns))
     column = _column(dataset, name, "data.input")
-    target = job.data.target
+    target = _target_name(job, dataset)
     wanted = column if target == NEXT else _column(dataset, target, "data.target")
     loss: Loss = job.model.loss.create(registry)
     width = _target_width(loss, wanted, target)
@@ -88,15 +97,27 @@ def make_model(
     network = Network(_network_spec(job, column, outputs, registry), choice)
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)
     if scales is None:
-        scales = _learned_scales(job, dataset, {name, name if target == NEXT else target})
+        scales = _learned_scales(job, dataset, name, name if target == NEXT else target)
     return Model(network, function, name, target, column, choice, goal, scales)
 
 
-def _learned_scales(job: Job, dataset: Dataset, columns: set[str]) -> Mapping[str, Scale]:
+def _target_name(job: Job, dataset: Dataset) -> str:
+    """Return the target that a job names, or means by naming none.
+
+    A table with a column ``target`` has in it what is to be forecast, without what tells of time or
+    of gaps.
+    """
+    if job.data.target is not None:
+        return job.data.target
+    return TARGET if job.data.mode == "forecast" and TARGET in dataset.columns else NEXT
+
+
+def _learned_scales(job: Job, dataset: Dataset, name: str, target: str) -> Mapping[str, Scale]:
     if job.data.scale != "standard":
         return {}
-    values = [name for name in sorted(columns) if dataset.columns[name].kind == "values"]
-    return {name: Scale.of(dataset.split("train"), name) for name in values}
+    values = [one for one in sorted({name, target}) if dataset.columns[one].kind == "values"]
+    train = dataset.split("train")
+    return {one: Scale.of(train, one, is_target=one == target) for one in values}
 
 
 def reading_of(job: Job, model: Model) -> dict[str, Any]:
@@ -117,32 +138,66 @@ def forecast_of(job: Job) -> dict[str, Any]:
 
 
 def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Windows:
-    """The windows of a split: the batch's rows for training, at most as many for another split."""
-    training = job.training
-    part = dataset.split(split)
-    batch, bidirectional = training.batch, any(layer.bidirectional for layer in job.model.layers)
-    common = reading_of(job, model)
-    common["observed"] = OBSERVED if dataset.columns.get(OBSERVED) == Column.tokens(2) else None
-    drawn: dict[str, Any] = {"seed": training.seed, "shuffle": split == "train"}
-    if job.data.mode == "forecast":
-        return Forecasts(part, batch=batch, **forecast_of(job), **drawn, **common)
-    if job.data.mode == "examples":
-        windows = Examples(part, batch=batch, goal=model.goal, **drawn, **common)
-        longest = int(windows.lengths.max())
-        whole = "a bidirectional layer" if bidirectional else None
-        whole = "CTC" if model.goal == "labels" else whole
-        if whole and longest > training.window:
-            raise JobError(
-                f"training.window: {whole} reads whole sequences, and the longest of "
-                f"{dataset.path} ({split}) has {longest} steps; set window = {longest}"
-            )
-        return windows
+    """Return the windows that train, of the split ``train``, or those that measure another one.
+
+    JobError where a model reads whole sequences, and one of them is longer than a window.
+    """
+    part, training = dataset.split(split), job.training
     if split != "train":
-        # Few and long streams: what is measured should not start from a zero state too often.
-        common["window"] = window = min(training.window, part.steps)
-        batch = max(1, min(batch, part.steps // (8 * window)))
-    stride = training.stride if split == "train" else None
-    return Streams(part, batch=batch, stride=stride, **common)
+        return measured_windows(job, model, part)
+    common = reading_of(job, model) | _observed_in(part) | {"batch": training.batch}
+    if job.data.mode == "forecast":
+        return Forecasts(part, seed=training.seed, **forecast_of(job), **common)
+    if job.data.mode == "streams":
+        return Streams(part, stride=training.stride, **common)
+    windows = Examples(part, goal=model.goal, seed=training.seed, **common)
+    longest = int(windows.lengths.max())
+    if (whole := reads_whole(job, model)) and longest > training.window:
+        raise JobError(
+            f"training.window: {whole} reads whole sequences, and the longest of "
+            f"{dataset.path} ({split}) has {longest} steps; set window = {longest}"
+        )
+    return windows
+
+
+#: Windows that say which sequence each of their rows is of.
+Measured = Examples | Forecasts
+
+
+def measured_windows(job: Job, model: Model, part: Split) -> Measured:
+    """Return windows in which each step of a split that has a target is once, in order.
+
+    Each sequence is read from its begin to its end, with its state carried from window to window,
+    so that what is measured does not depend on where windows end. A model that reads whole
+    sequences is given windows as long as the longest one.
+    """
+    batch = min(job.training.batch, part.sequences)
+    common = reading_of(job, model) | _observed_in(part) | {"batch": batch}
+    drawn: dict[str, Any] = {"seed": job.training.seed, "shuffle": False}
+    if job.data.mode == "forecast":
+        common["batch"] = job.training.batch
+        return Forecasts(part, **forecast_of(job), **drawn, **common)
+    if reads_whole(job, model):
+        common["window"] = max(longest_sequence(part), 1)
+    return Examples(part, goal=model.goal, **drawn, **common)
+
+
+def reads_whole(job: Job, model: Model) -> str | None:
+    """Return what of a model reads whole sequences at once, None where nothing does."""
+    if model.goal == "labels":
+        return "CTC"
+    bidirectional = any(layer.bidirectional for layer in job.model.layers)
+    return "a bidirectional layer" if bidirectional else None
+
+
+def longest_sequence(part: Split) -> int:
+    """Return the steps of the longest sequence of a split."""
+    return int(np.diff(part.starts(), append=part.steps).max())
+
+
+def _observed_in(part: Split) -> dict[str, str | None]:
+    """Return the column that says which targets were observed, as ``Reading`` has it."""
+    return {"observed": OBSERVED if part.columns.get(OBSERVED) == Column.tokens(2) else None}
 
 
 def _goal(job: Job, loss: Loss, column: Column, target: str) -> Goal:

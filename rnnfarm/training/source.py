@@ -18,86 +18,113 @@ from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.lines import numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.numpy_files import load_arrays
+from rnnfarm.data.origin import Origin
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.split import Split
-from rnnfarm.data.window import NEXT, Windows
+from rnnfarm.data.window import NEXT, OBSERVED
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun
 from rnnfarm.training.run_reader import run_reader
-from rnnfarm.training.setup import forecast_of, make_windows, reading_of
+from rnnfarm.training.setup import (
+    Measured,
+    forecast_of,
+    longest_sequence,
+    measured_windows,
+    reading_of,
+    reads_whole,
+)
 
 log = logging.getLogger("rnnfarm")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be answered: a split of the run's dataset, or a file."""
+    """What is to be answered: a split of the run's dataset, or a file.
+
+    ``measured``: whether the answers are compared with targets, which a file then has too.
+    """
 
     opened: OpenRun
     registry: Registry
     split: str
     file: Path | None
+    measured: bool = False
 
-    def read(self, folder: Path, *, lines: bool) -> Split:
-        """Its sequences; those of a file as a dataset in ``folder``, of a text each of its lines
-        where there are to be ``lines``."""
+    @property
+    def known(self) -> bool:
+        """Whether it has what should be answered."""
+        return self.measured or self.file is None
+
+    @property
+    def name(self) -> str | None:
+        """What its file is called, None where it is a split."""
+        return None if self.file is None else str(self.file)
+
+    def read(self, folder: Path) -> Split:
+        """Return its sequences; those of a file as a dataset in ``folder``."""
         if self.file is None:
             return self.opened.dataset.split(self.split)
         place = folder / "input"
-        columns = _columns_read(self.opened)
+        columns = _columns_read(self.opened, self.measured)
         with DatasetWriter(str(place), columns, origins=True) as writer:
-            for piece in _pieces_of_file(self, self.file, folder, lines):
+            for piece in _pieces_of_file(self, self.file, folder):
                 _check_piece(self.file, piece, columns)
                 named = {name: piece.columns[name] for name in columns}
                 writer.append("input", named, piece.continues, piece.origin)
         return open_dataset(place).split("input")
 
-    def windows(self, folder: Path) -> Windows:
-        """Windows of which answers for whole sequences are made, or forecasts."""
-        if self.file is None:
-            return make_windows(self.opened.job, self.opened.model, self.opened.dataset, self.split)
-        return _windows_of(self.opened, self.read(folder, lines=True))
+    def windows(self, part: Split) -> Measured:
+        """Return windows over what ``read`` gave, of which answers are made."""
+        opened = self.opened
+        if self.known:
+            return measured_windows(opened.job, opened.model, part)
+        job = opened.job
+        if job.data.mode != "forecast":
+            return in_order(opened, part, min(job.training.batch, part.sequences))
+        reading = reading_of(job, opened.model) | {"batch": min(job.training.batch, part.sequences)}
+        return Forecasts(part, seed=0, shuffle=False, known=False, **forecast_of(job), **reading)
 
 
-def _columns_read(opened: OpenRun) -> dict[str, Column]:
-    """The columns that answers need: the input, and that of which a forecast is made."""
-    model = opened.model
-    columns = {model.input: model.column}
-    if opened.job.data.mode == "forecast" and model.target != NEXT:
-        columns[model.target] = opened.dataset.columns[model.target]
-    return columns
+def whole_answers(opened: OpenRun) -> bool:
+    """Return whether a model answers once for a sequence or a forecast, not at every step."""
+    return opened.model.goal != "steps" or opened.job.data.mode == "forecast"
 
 
-def _windows_of(opened: OpenRun, split: Split) -> Windows:
-    """Windows that hold whole sequences, or the ends of those that a forecast is made of."""
-    job = opened.job
-    batch = min(job.training.batch, split.sequences)
-    if job.data.mode != "forecast":
-        return in_order(opened, split, batch, longest(split))
-    reading = reading_of(job, opened.model) | {"batch": batch}
-    return Forecasts(split, seed=0, shuffle=False, known=False, **forecast_of(job), **reading)
+def _columns_read(opened: OpenRun, measured: bool) -> dict[str, Column]:
+    """Return the columns that answers need: the input, that of which a forecast is made, and what
+    they are measured by."""
+    model, columns = opened.model, opened.dataset.columns
+    names = {model.input: None}
+    if measured or opened.job.data.mode == "forecast":
+        names[model.target_column] = None
+    if measured and OBSERVED in columns:
+        names[OBSERVED] = None
+    return {name: columns[name] for name in names}
 
 
-def _pieces_of_file(source: Source, path: Path, folder: Path, lines: bool) -> Iterator[Sequence]:
+def _pieces_of_file(source: Source, path: Path, folder: Path) -> Iterator[Sequence]:
     """The sequences of a file, in pieces."""
     opened = source.opened
     model = opened.model
+    labelled = source.measured and model.target != NEXT
     path = local_file(path, folder)
     if model.column.kind == "values" and path.suffix in (".npy", ".npz"):
         yield Sequence("input", {model.input: _read_values(opened, path)})
         return
     reader = run_reader(opened, source.registry)
-    if model.column.kind == "tokens" and (reader is None or type(reader).inputs is Reader.inputs):
-        pieces = _text_by_vocabulary(opened, path, lines)
+    by_itself = reader is None or type(reader).inputs is Reader.inputs
+    if model.column.kind == "tokens" and by_itself and not labelled:
+        pieces = _text_by_vocabulary(opened, path, whole_answers(opened))
     elif reader is None:
         raise JobError(
             f"{path}: the run's job does not say what reader its data are from (data.build), "
             "so the model reads .npy"
         )
     else:
-        pieces = (Sequence(*piece) for piece in reader.inputs(path.absolute()))
+        read = reader.inputs_with_targets if source.measured else reader.inputs
+        pieces = (Sequence(*piece) for piece in read(path.absolute()))
     some = False
     for piece in pieces:
         some = True
@@ -131,10 +158,11 @@ def _text_by_vocabulary(opened: OpenRun, path: Path, lines: bool) -> Iterator[Se
             f"{path}: the model's tokens have no vocabulary of text, so a text file cannot be "
             "read for it; use --split"
         )
-    texts = (line for _, line in numbered_lines(path)) if lines else ["".join(text_blocks(path))]
-    for text in texts:
+    texts = numbered_lines(path) if lines else [(1, "".join(text_blocks(path)))]
+    for number, text in texts:
         if text.strip():
-            yield Sequence("input", {name: vocabulary.encode(text)})
+            origin = Origin(file=0, row=number)
+            yield Sequence("input", {name: vocabulary.encode(text)}, origin=origin)
 
 
 def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> None:
@@ -142,7 +170,8 @@ def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> 
         if name not in piece.columns:
             raise JobError(
                 f"{path}: has nothing for the column '{name}' of the run's data, which a forecast "
-                "is made of; give all columns that the data were built from"
+                "is made of, or answers are measured by; give all columns that the data were "
+                "built from"
             )
         width = piece.columns[name].shape[1] if column.kind == "values" else None
         if width is not None and width != column.width:
@@ -152,15 +181,14 @@ def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> 
             )
 
 
-def longest(split: Split) -> int:
-    return int(np.diff(split.starts(), append=split.steps).max())
-
-
-def in_order(opened: OpenRun, split: Split, batch: int, window: int) -> Examples:
-    """The sequences of a split in order; no step of them is left out, as the input is its own
-    target."""
-    itself = {"target": opened.model.input, "batch": batch, "window": window}
-    reading = reading_of(opened.job, opened.model) | itself
+def in_order(opened: OpenRun, split: Split, batch: int) -> Examples:
+    """Return windows over the sequences of a split in order, in which no step of them is left out,
+    as the input is its own target."""
+    model, window = opened.model, opened.job.training.window
+    if whole_answers(opened) or reads_whole(opened.job, model):
+        window = longest_sequence(split)
+    itself = {"target": model.input, "batch": batch, "window": window}
+    reading = reading_of(opened.job, model) | itself
     return Examples(split, seed=0, shuffle=False, **reading)
 
 

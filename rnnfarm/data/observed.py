@@ -1,0 +1,69 @@
+"""Which values of a dataset were measured, and which were filled in for a cell without one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnfarm.data.window import OBSERVED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from rnnfarm.data.manifest import Column
+
+#: The column that holds the flag of a value, and the flag's place in it.
+Flag = tuple[str, int]
+
+
+class Observed:
+    """Tells of every value of a column whether it was measured.
+
+    A value's flag says so (see ``Column.roles``), in whatever column of the dataset it is. Of a
+    target's value without a flag the column ``observed`` does, which speaks of all values of a step
+    at once. Any other value was measured.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], name: str, is_target: bool) -> None:
+        column, known = columns[name], _flags(columns)
+        by_step: Flag | None = (OBSERVED, 0) if is_target and OBSERVED in columns else None
+        names = column.names or [""] * column.width
+        roles = column.roles or ["value"] * column.width
+        self._flags = [
+            known.get(value, by_step) if role == "value" else None
+            for value, role in zip(names, roles, strict=True)
+        ]
+
+    @property
+    def always(self) -> bool:
+        """Whether every value was measured."""
+        return not any(self._flags)
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that ``of`` reads."""
+        return {flag[0] for flag in self._flags if flag is not None}
+
+    def of(self, steps: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+        """Return (steps, width) for the steps whose ``columns`` are given."""
+        count = len(next(iter(steps.values())))
+        seen = np.ones((count, len(self._flags)), np.bool_)
+        for place, flag in enumerate(self._flags):
+            if flag is not None:
+                seen[:, place] = steps[flag[0]].reshape(count, -1)[:, flag[1]] != 0
+        return seen
+
+
+def _flags(columns: Mapping[str, Column]) -> dict[str, Flag]:
+    """Return the flag of every value that has one, by the value's name."""
+    found: dict[str, Flag] = {}
+    for name, column in columns.items():
+        if column.names is not None and column.roles is not None:
+            roles = list(enumerate(column.roles))
+            values = [column.names[place] for place, role in roles if role == "value"]
+            flags = [(name, place) for place, role in roles if role == "observed"]
+            found |= dict(zip(values, flags, strict=False))
+    return found

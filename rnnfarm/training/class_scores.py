@@ -1,0 +1,90 @@
+"""The metrics of classes: one for a sequence, or a tag for each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfarm.data.split import Split
+from rnnfarm.metrics.classes import Confusions
+from rnnfarm.metrics.text import bits, perplexity, unigram_nats
+from rnnfarm.training.answers import Answer
+from rnnfarm.training.names import class_names
+from rnnfarm.training.run import OpenRun
+
+Metrics = dict[str, Any]
+#: A confusion matrix has at most that many classes; of more the most frequent confusions are told.
+MATRIX, PAIRS = 50, 20
+
+
+class ClassScores:
+    """Of classes, beside the most frequent one of the training part."""
+
+    def __init__(self, opened: OpenRun, train: Split) -> None:
+        name = opened.model.target_column
+        self.column = train.column(name)
+        self.names = class_names(opened.dataset, name)
+        self.loss = opened.model.loss
+        self.found = Confusions(self.column.vocabulary or 0)
+        self.known = token_counts(train, name)
+
+    def add(self, batch: Sequence[Answer]) -> None:
+        """Add answers for whole sequences."""
+        self.found.add([one.target for one in batch], [one.found for one in batch])
+
+    def add_steps(self, window: Any, output: Any) -> None:
+        """Add a window whose steps have a class each, and what the model gives for it."""
+        counts = self.loss.counted(window.target, window.valid)
+        self.found.add(window.target[counts], output[counts].argmax(-1))
+
+    def result(self) -> tuple[Metrics, Metrics]:
+        """Return the metrics of the model, and those of the most frequent class."""
+        found = self.found
+        metrics: Metrics = {"accuracy": found.accuracy(), "macro_f1": found.macro_f1()}
+        if self.column.vocabulary == 2:
+            metrics["f1"] = found.f1(1)
+        targets, usual = found.targets(), int(self.known.argmax())
+        total = int(targets.sum())
+        right = int(targets[usual]) / total if total else float("nan")
+        return metrics | self._confusion(), {"accuracy": right}
+
+    def _confusion(self) -> Metrics:
+        size = self.column.vocabulary or 0
+        if size <= MATRIX:
+            names = [self.names(token) for token in range(size)]
+            return {"confusion": {"classes": names, "counts": self.found.matrix().tolist()}}
+        pairs = [
+            {"truth": self.names(truth), "prediction": self.names(said), "count": count}
+            for truth, said, count in self.found.worst(PAIRS)
+        ]
+        return {"confused": pairs}
+
+
+def unigram(opened: OpenRun, train: Split, part: Split) -> Metrics:
+    """Return what a split's tokens cost without their context, each as often as in the training
+    part; and how many of them are the most frequent one."""
+    name = opened.model.target_column
+    known, found = token_counts(train, name), token_counts(part, name)
+    nats, total = unigram_nats(known, found), int(found.sum())
+    return {
+        "loss": nats,
+        "bits": bits(nats),
+        "perplexity": perplexity(nats),
+        "accuracy": int(found[known.argmax()]) / total if total else float("nan"),
+    }
+
+
+def token_counts(part: Split, name: str) -> Any:
+    """Return how often each token is in a column, (V,), a record batch at a time."""
+    column = part.column(name)
+    found = np.zeros(column.vocabulary or 0, np.int64)
+    for chunk in part.chunks(0, part.steps):
+        if column.own:
+            places, entries = chunk.own[name]
+            tokens = entries[places[0] : places[-1]]
+        else:
+            tokens = chunk.columns[name]
+        found += np.bincount(tokens, minlength=len(found))
+    return found
