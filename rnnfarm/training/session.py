@@ -109,7 +109,6 @@ def train(
                 _warn_of_versions(checkpoint, registry)
                 progress.say(f"resuming {out} at step {trainer.step}")
             run = _Run(trainer, registry, out, valid, progress, dataset.fingerprint())
-            run.say_left_out()
             try:
                 return run.loop()
             except MemoryError as error:
@@ -222,7 +221,7 @@ class _Run:
         self.metrics.close()
         self.progress.close()
 
-    def say_left_out(self) -> None:
+    def _say_left_out(self) -> None:
         """Say once what of the data is neither trained on nor measured."""
         for windows in (self.trainer.windows, self.valid):
             if windows is not None:
@@ -237,6 +236,7 @@ class _Run:
         )
         size = self.trainer.model.network.layout.size
         self.progress.say(f"{size:,} parameters; kernels {kernels}; run {self.out}")
+        self._say_left_out()
         self.progress.start(self.trainer.step, self.training.steps)
 
     def _log(self, entry: dict[str, Any], seconds: float) -> None:
