@@ -132,7 +132,9 @@ class TableReader(TableRows):
 
     def notes(self) -> list[str]:
         """What was done with the rows of the table."""
-        return [note for source in self._sources for note in self._notes_on(source)]
+        return [
+            note for source in self.__dict__.get("_sources", []) for note in self._notes_on(source)
+        ]
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All rows of one file; without the column `target` where it lacks one of its columns."""
