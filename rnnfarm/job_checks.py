@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rnnfarm import job_tables as tables
+from rnnfarm.equations.parts import Loss
 from rnnfarm.job_inits import init_checks
 from rnnfarm.job_tables import Table
+from rnnfarm.job_unused import (
+    nothing_to_learn,
+    unused_data_keys,
+    unused_decoder_keys,
+    unused_device_keys,
+    unused_gpus,
+)
 from rnnfarm.plugins import Registry
 
 Problem = tuple[str, str]
@@ -21,13 +29,16 @@ def cross_checks(sections: Mapping[str, Table]) -> list[Problem]:
     if isinstance(model, tables.ModelTable):
         found += _model_checks(model) + init_checks(model)
         if isinstance(data, tables.DataTable):
-            found += _direction_checks(data, model)
+            found += _direction_checks(data, model) + nothing_to_learn(data, model)
+            found += _forecast_checks(data, model)
+    if isinstance(data, tables.DataTable):
+        found += unused_data_keys(data)
     if isinstance(training, tables.TrainingTable):
-        found += _training_checks(training)
+        found += _training_checks(training) + unused_device_keys(training)
         if isinstance(data, tables.DataTable):
             found += _stride_checks(data, training)
         if isinstance(cluster, tables.ClusterTable):
-            found += _cluster_checks(cluster, training.lanes)
+            found += _cluster_checks(cluster, training.lanes) + unused_gpus(training, cluster)
     return found
 
 
@@ -49,19 +60,56 @@ def _model_checks(model: tables.ModelTable) -> list[Problem]:
     decoder = model.decoder
     if not model.layers and decoder is None:
         found.append(("model.layers", "is empty; give it at least one layer"))
-    for i, layer in enumerate(decoder.layers if decoder is not None else []):
-        if layer.bidirectional or layer.residual:
-            what = "bidirectional" if layer.bidirectional else "residual"
-            found.append(
-                (
-                    f"model.decoder.layers.{i}.{what}",
-                    "is for the layers that read; a decoder's are neither, so leave it out",
-                )
-            )
+    if decoder is not None:
+        found += unused_decoder_keys(decoder)
     if decoder is not None and model.output.tied:
         found.append(
-            ("model.output.tied", "cannot be used with a decoder, which has its own embedding")
+            ("model.output.tied", "cannot be used with a decoder, which has its own; leave it out")
         )
+    return found
+
+
+def part_checks(job: tables.Job, registry: Registry) -> list[Problem]:
+    """Return what is wrong between keys and what the parts that they name are."""
+    return tied_check(job.model, registry) + _loss_checks(job, job.model.loss.create(registry))
+
+
+def _loss_checks(job: tables.Job, loss: Loss) -> list[Problem]:
+    """What a loss is of against the shape of the model and of its targets."""
+    data, model, name = job.data, job.model, job.model.loss.name
+    if data.mode == "forecast":
+        if loss.target_kind == "classes":
+            return [("model.loss", f"'{name}' is of classes, and a forecast of values; take mse")]
+        if loss.target_range is not None and data.relative != "none":
+            low, high = loss.target_range
+            why = f"'{name}' is of targets from {low:g} to {high:g}, and differences are not"
+            return [("data.relative", f"{why}; leave it out, or take another loss")]
+        return []
+    if loss.of_labels:
+        shapes = {"pool": model.pool, "decoder": model.decoder}
+        what = f"'{name}' learns labels from an output for every step; leave it out"
+        found = [(f"model.{key}", what) for key, given in shapes.items() if given is not None]
+        if data.mode != "examples":
+            what = f"'{name}' reads whole sequences, and data.mode = '{data.mode}' has none; set"
+            found.append(("model.loss", f"{what} data.mode = 'examples'"))
+        return found
+    if model.decoder is not None and not loss.of_classes:
+        what = f"'{name}' is of values, and a decoder writes tokens; take cross_entropy"
+        return [("model.loss", what)]
+    return []
+
+
+def _forecast_checks(data: tables.DataTable, model: tables.ModelTable) -> list[Problem]:
+    """A forecast is one output for a window."""
+    if data.mode != "forecast":
+        return []
+    found = []
+    if model.pool is None:
+        what = "is required with data.mode = 'forecast', which learns what comes after a window"
+        found.append(("model.pool", f"{what} from all of it; set model.pool = 'last', say"))
+    if model.decoder is not None:
+        what = "writes tokens, and data.mode = 'forecast' learns values; leave it out"
+        found.append(("model.decoder", what))
     return found
 
 

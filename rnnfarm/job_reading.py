@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rnnfarm import job_tables as tables
 from rnnfarm.discovery import describe
 from rnnfarm.errors import JobError, PluginError, RnnfarmError, printable, suggestion
-from rnnfarm.job_checks import Problem, cross_checks, tied_check
+from rnnfarm.job_checks import Problem, cross_checks, part_checks
 from rnnfarm.job_tables import Job, PartTable, Table, without_none
 from rnnfarm.plugins import Registry
 from rnnfarm.settings import REQUIRED, plain, problems, validate
@@ -135,7 +135,7 @@ def check_job(
     found += cross_checks(sections)
     _raise(source, found, missing)
     checked = Job(**sections)  # type: ignore[arg-type]
-    _raise(source, tied_check(checked.model, registry), [])
+    _raise(source, part_checks(checked, registry), [])
     return checked
 
 

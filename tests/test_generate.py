@@ -133,16 +133,10 @@ def test_a_text_without_line_ends(tmp_path: Path) -> None:
 def test_models_that_cannot_generate(tmp_path: Path) -> None:
     write_tokens(tmp_path / "tokens", {"train": [60], "valid": [30]})
     write_values(tmp_path / "values", {"train": [60], "valid": [30]})
-    build_text(tmp_path)
-    both = {"layers": [{"cell": "gru", "hidden": 4, "bidirectional": True}]}
     jobs = {
         "no text": (token_job(tmp_path / "tokens"), "does not predict the next token"),
         "labels": (token_job(tmp_path / "tokens", data={"target": "labels"}), "does not predict"),
         "values": (value_job(tmp_path / "values"), "does not predict the next token"),
-        "both": (
-            token_job(tmp_path / "data", model=both, window=5000, data={"mode": "examples"}),
-            "a bidirectional model reads what comes after",
-        ),
     }
     for name, (raw, sentence) in jobs.items():
         raw["training"]["steps"] = 1

@@ -44,7 +44,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "values": rng.standard_normal((steps, 3)).astype(np.float32),
                     "words": rng.integers(0, 5, steps),
                     "label": rng.integers(0, 4, 1),
-                    "letters": rng.integers(1, 6, int(rng.integers(0, 4))),
+                    "letters": rng.integers(2, 6, int(rng.integers(0, 4))),
                     "vector": rng.standard_normal((1, 2)).astype(np.float32),
                 },
             )
@@ -171,7 +171,11 @@ def test_padding_changes_nothing(dataset: Path) -> None:
         ("label", {"layers": [LSTM]}, "model.pool: the target 'label' is a list of its own"),
         ("words", {"layers": [LSTM], "pool": "last"}, "model.pool: it is for a target that is a"),
         ("words", {"layers": [LSTM], "loss": "ctc"}, "model.loss: it is for a target that is a"),
-        ("vector", {"layers": [LSTM], "decoder": DECODER, "loss": "mse"}, "it writes tokens"),
+        (
+            "vector",
+            {"layers": [LSTM], "decoder": DECODER, "loss": "mse"},
+            "a decoder writes tokens",
+        ),
         ("label", {"layers": []}, "model.layers: is empty"),
     ],
 )

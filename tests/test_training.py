@@ -657,7 +657,8 @@ def test_every_schedule_runs(tokens: Path, tmp_path: Path, schedule: str) -> Non
 def test_every_loss_learns(tokens: Path, waves: Path, tmp_path: Path, loss: str) -> None:
     classes = loss == "cross_entropy"
     make = token_job if classes else value_job
-    raw = make(tokens if classes else waves, steps=25, model={"loss": loss},
+    target = {"target": "positive"} if loss == "binary_cross_entropy" else {}
+    raw = make(tokens if classes else waves, steps=25, model={"loss": loss}, data=target,
                optimizer={"name": "adam", "lr": 0.02})  # fmt: skip
     run_of(raw, tmp_path / "run")
     losses = [e["train_loss"] for e in entries(tmp_path / "run") if "train_loss" in e]
@@ -691,10 +692,11 @@ def test_everything_at_once(tokens: Path, tmp_path: Path) -> None:
         {"cell": "gru_reset_before", "hidden": 6, "recurrent_dropout": 0.1, "initial": "random"},
     ]
     raw = token_job(
-        tokens, data={"mode": "examples"}, window=80, lanes=2, steps=6, clip={"value": 0.1},
+        tokens, data={"mode": "examples", "target": "labels"}, window=80, lanes=2, steps=6,
+        clip={"value": 0.1},
         evaluate_every=2, gradient_flow_every=2, checkpoint_every=2, schedule="inverse_sqrt",
         model={"layers": layers, "input": {"kind": "embedding", "size": 6, "dropout": 0.1},
-               "output": {"tied": True, "bias": False}},
+               "output": {"bias": False}},
     )  # fmt: skip
     whole = run_of(raw, tmp_path / "a")
     flow = next(e["gradient_flow"] for e in entries(tmp_path / "a") if "gradient_flow" in e)

@@ -65,16 +65,20 @@ def write_tokens(path: Path, lengths: dict[str, list[int]], seed: int = 0) -> Da
 
 
 def write_values(path: Path, lengths: dict[str, list[int]], width: int = 2) -> Dataset:
-    """A dataset of noisy waves, with the sum of each step's values as another column."""
+    """A dataset of noisy waves, with the sum of each step's values, and whether that is positive,
+    as other columns."""
     random = np.random.default_rng(1)
-    columns = {"values": Column.values(width), "total": Column.values(1)}
+    columns = {
+        "values": Column.values(width), "total": Column.values(1), "positive": Column.values(1),
+    }  # fmt: skip
     with DatasetWriter(path, columns) as writer:
         for split, sequences in lengths.items():
             for length in sequences:
                 phase = random.uniform(0, 6, width)
                 waves = np.sin(np.arange(length)[:, None] / 3 + phase)
                 values = (waves + 0.1 * random.standard_normal((length, width))).astype(np.float32)
-                writer.append(split, {"values": values, "total": values.sum(1, keepdims=True)})
+                total = values.sum(1, keepdims=True)
+                writer.append(split, {"values": values, "total": total, "positive": total > 0})
     return open_dataset(path)
 
 

@@ -81,6 +81,8 @@ class BinaryCrossEntropy(Loss):
     which neither overflows nor loses the small ones.
     """
 
+    target_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+
     def interval(self, output: Any, width: int) -> tuple[Any, Any, Any]:
         """The probability, and no interval."""
         import numpy as np

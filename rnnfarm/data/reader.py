@@ -46,6 +46,17 @@ class Reader(Part, ABC):
     _recalled: Mapping[str, Any] = {}
     _recalled_vocabularies: Mapping[str, Vocabulary] = {}
 
+    def __init__(self, **settings: Any) -> None:
+        """Check the settings; JobError where two of them say what a part is."""
+        super().__init__(**settings)
+        for part in ("valid", "test"):
+            share, usual = getattr(self, part, None), getattr(type(self), part, None)
+            if share and share != usual and getattr(self, f"{part}_files", None):
+                raise JobError(
+                    f"settings '{part}' and '{part}_files': both say what the part '{part}' is; "
+                    "leave one of them out"
+                )
+
     @abstractmethod
     def columns(self) -> dict[str, Column]:
         """The dataset's columns; may need a first pass over the files."""

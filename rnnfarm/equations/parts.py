@@ -83,6 +83,8 @@ class Loss(Part):
     target_kind: ClassVar[Literal["classes", "values"]] = "values"
     #: Whether a target is a list of labels for a whole sequence, at no known steps of it.
     of_labels: ClassVar[bool] = False
+    #: The least and the largest value that a target may have; such a target is never scaled.
+    target_range: ClassVar[tuple[float, float] | None] = None
     reduction: Literal["sum", "mean"] = "mean"
     #: The name by which people know this loss, and how many times the mean over steps *and values*
     #: that is; runs and evaluations then have it beside the loss. None where the loss says it all.

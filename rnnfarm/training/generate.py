@@ -73,8 +73,6 @@ def _vocabulary(run: Path, opened: OpenRun) -> Vocabulary:
             f"{run}: this model does not predict the next token of a text, so it cannot generate; "
             "use 'rnnfarm predict'"
         )
-    if any(layer.bidirectional for layer in opened.job.model.layers):
-        raise JobError(f"{run}: a bidirectional model reads what comes after, so cannot generate")
     return vocabulary
 
 

@@ -22,15 +22,17 @@ from rnnfarm.data.streams import Streams
 from rnnfarm.data.tables import TARGET
 from rnnfarm.data.window import NEXT, OBSERVED, Windows
 from rnnfarm.equations.initial import Init
-from rnnfarm.equations.parts import Loss
+from rnnfarm.equations.parts import Loss, part_name
 from rnnfarm.errors import JobError, suggestion
 from rnnfarm.job_tables import DecoderTable, InitKey, InitTable, Job, LayerTable, ModelTable
+from rnnfarm.job_unused import itself
 from rnnfarm.kernels.choose import KernelChoice, installed_kernels
 from rnnfarm.nn.decoder import DecoderSpec
 from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
 from rnnfarm.plugins import Registry
+from rnnfarm.training.targets import check_targets
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def make_model(
     name = job.data.input or next(iter(dataset.columns))
     column = _column(dataset, name, "data.input")
     target = _target_name(job, dataset)
+    if target == name and job.data.mode != "forecast":
+        raise JobError(f"data.target: {itself(target)}")
     wanted = column if target == NEXT else _column(dataset, target, "data.target")
     loss: Loss = job.model.loss.create(registry)
     width = _target_width(loss, wanted, target)
@@ -81,6 +85,11 @@ def make_model(
         width *= job.data.horizon
     goal = _goal(job, loss, wanted, target)
     outputs = loss.outputs(width)
+    if job.model.output.tied and outputs != column.vocabulary:
+        raise JobError(
+            f"model.output.tied: the embedding is of {column.vocabulary} tokens and the output of "
+            f"{outputs} classes; leave it out, or learn the tokens that are read"
+        )
     kernels = installed_kernels(registry)
     kernel: str = job.training.kernel
     device: str = job.training.device
@@ -97,7 +106,7 @@ def make_model(
     network = Network(_network_spec(job, column, outputs, registry), choice)
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)
     if scales is None:
-        scales = _learned_scales(job, dataset, name, name if target == NEXT else target)
+        scales = _learned_scales(job, dataset, loss, name, name if target == NEXT else target)
     return Model(network, function, name, target, column, choice, goal, scales)
 
 
@@ -112,10 +121,26 @@ def _target_name(job: Job, dataset: Dataset) -> str:
     return TARGET if job.data.mode == "forecast" and TARGET in dataset.columns else NEXT
 
 
-def _learned_scales(job: Job, dataset: Dataset, name: str, target: str) -> Mapping[str, Scale]:
+def _learned_scales(
+    job: Job, dataset: Dataset, loss: Loss, name: str, target: str
+) -> Mapping[str, Scale]:
+    """The scales of the columns of values; a target whose range a loss gives keeps its own."""
     if job.data.scale != "standard":
         return {}
-    values = [one for one in sorted({name, target}) if dataset.columns[one].kind == "values"]
+    scaled = {name, target}
+    if loss.target_range is not None:
+        if name == target:
+            raise JobError(
+                f"data.scale: 'standard' scales the input, which is the target too, and "
+                f"{part_name(loss)} learns it as it is; set scale = 'none', or take a target column"
+            )
+        scaled.discard(target)
+    values = [one for one in sorted(scaled) if dataset.columns[one].kind == "values"]
+    if not values:
+        raise JobError(
+            f"data.scale: 'standard' is of columns of values, and there is none to scale among "
+            f"{', '.join(sorted({name, target}))}; leave it out"
+        )
     train = dataset.split("train")
     return {one: Scale.of(train, one, is_target=one == target) for one in values}
 
@@ -143,6 +168,9 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
     JobError where a model reads whole sequences, and one of them is longer than a window.
     """
     part, training = dataset.split(split), job.training
+    column = model.input if model.target == NEXT else model.target
+    observed = _observed_in(part)["observed"]
+    check_targets(dataset, part, column, model.loss.loss, model.goal, observed)
     if split != "train":
         return measured_windows(job, model, part)
     common = reading_of(job, model) | _observed_in(part) | {"batch": training.batch}
@@ -204,11 +232,10 @@ def _goal(job: Job, loss: Loss, column: Column, target: str) -> Goal:
     """How the target is learned; JobError where the model has not the shape for it."""
     model, own = job.model, target != NEXT and column.own
     if job.data.mode == "forecast":
-        if model.pool is None or model.decoder is not None or own:
+        if own:
             raise JobError(
-                "data.mode: 'forecast' learns what comes after a window from all of it; set "
-                'model.pool = "last", leave out model.decoder, and take a target with an entry for '
-                "every step"
+                f"data.target: 'forecast' learns the steps after a window, and {target!r} is a "
+                "list of its own for each sequence; take a target with an entry for every step"
             )
         return "steps"
     what = f"the target {target!r} is a list of its own for each sequence"
@@ -254,7 +281,13 @@ def _target_width(loss: Loss, column: Column, target: str) -> int:
                 f"model.loss: {type(loss).__name__} wants classes, and the target {target!r} is "
                 "values; take a loss of values such as mse, or a column of tokens"
             )
-        return column.vocabulary or 0
+        classes, ignored = column.vocabulary or 0, getattr(loss, "ignore", None)
+        if ignored is not None and not 0 <= ignored < classes:
+            raise JobError(
+                f"model.loss.ignore: {ignored} is none of the classes of {target!r}, which are 0 "
+                f"to {classes - 1}; leave it out"
+            )
+        return classes
     if is_tokens:
         raise JobError(
             f"model.loss: {type(loss).__name__} wants values, and the target {target!r} is tokens; "
