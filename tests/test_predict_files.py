@@ -161,5 +161,5 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "all.csv").write_text(HEAD + "".join(lines))
     run = trained(tmp_path / "2", {}, build, loss="mse")
-    with pytest.raises(JobError, match="gives 1 values a step in the column 'values', and the mo"):
+    with pytest.raises(JobError, match="has no column 'b', which the run's data have; known: a"):
         rows(run, input=tmp_path / "a.csv")

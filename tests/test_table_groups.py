@@ -94,8 +94,8 @@ def test_groups_that_come_back_are_gathered(tmp_path: Path, kind: str, memory: i
         assert origins(dataset)[number] == Origin(f"g{group}", 0, int(rows[0]) + first)
         assert origins(dataset, "valid")[number] == Origin(f"g{group}", 0, int(cut) + first)
     assert dataset.provenance is not None
-    (note,) = dataset.provenance.notes
-    assert "the 6 groups in 'who' are mixed" in note
+    notes = "\n".join(dataset.provenance.notes)
+    assert "the 6 groups in 'who' are mixed" in notes
 
 
 def test_the_row_at_which_a_group_comes_back_is_named(tmp_path: Path) -> None:
@@ -103,7 +103,9 @@ def test_the_row_at_which_a_group_comes_back_is_named(tmp_path: Path) -> None:
     dataset = build(CSV(files=["t.csv"], group="g", values=["x"], valid=0), tmp_path)
     assert [rows[:, 0].tolist() for rows in values(dataset)] == [[1, 2, 4], [3]]
     assert dataset.provenance is not None
-    assert "one comes back in " + str(tmp_path / "t.csv, line 5") in dataset.provenance.notes[0]
+    assert "one comes back in " + str(tmp_path / "t.csv, line 5") in "\n".join(
+        dataset.provenance.notes
+    )
 
 
 def test_a_group_goes_on_in_the_next_file(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_group_goes_on_in_the_next_file(tmp_path: Path) -> None:
         ("1", "b.csv", 2), ("2", "b.csv", 3),
     ]  # fmt: skip
     assert dataset.provenance is not None
-    assert "in the order of their first times: b.csv, a.csv" in dataset.provenance.notes[0]
+    assert "in the order of their first times: b.csv, a.csv" in "\n".join(dataset.provenance.notes)
 
 
 def test_files_of_one_series_are_joined(tmp_path: Path) -> None:

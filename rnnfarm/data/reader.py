@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from rnnfarm.data.inputs import find_files
 from rnnfarm.data.origin import NOWHERE, Origin
@@ -124,10 +124,15 @@ class Reader(Part, ABC):
             f"the reader of the model's data ({type(self).__name__}) reads no plain text"
         )
 
-    def _sequences_with(self, **settings: Any) -> Iterator[Sequence]:
-        """What a reader with these settings in place of its own gives."""
+    def _with(self, **settings: Any) -> Self:
+        """A reader with these settings in place of this one's, which recalls the same."""
         reader = type(self)(**self.settings() | settings)
         reader.recall(self._recalled, self._recalled_vocabularies)
+        return reader
+
+    def _sequences_with(self, **settings: Any) -> Iterator[Sequence]:
+        """What a reader with these settings in place of its own gives."""
+        reader = self._with(**settings)
         reader.columns()
         return (Sequence(*item) for item in reader.sequences())
 

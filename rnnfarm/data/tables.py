@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from rnnfarm.data.external_sort import len_of
-from rnnfarm.data.inputs import FilePattern, bounds, cut
+from rnnfarm.data.inputs import bounds, cut
 from rnnfarm.data.lines import leave_something
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Sequence
@@ -17,7 +17,7 @@ from rnnfarm.data.timeline import check_order
 from rnnfarm.data.times import Field as CalendarField
 from rnnfarm.data.times import calendar
 from rnnfarm.data.window import OBSERVED
-from rnnfarm.errors import DataError, JobError, suggestion
+from rnnfarm.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,42 +42,27 @@ class Found(NamedTuple):
 class TableReader(TableRows):
     """Base of the readers of tables, whose rows are in the order of time.
 
-    files: the files, by glob patterns; values: the columns that make up `values` (by default every
-    column of numbers that is not named otherwise); target: the columns of `target`, where there is
-    one; first: how many rows of each sequence are read, from its begin (by default all);
+    first: how many rows of each sequence are read, from its begin (by default all).
+
+    calendar: what the model is told of the column in `time`, of "hour", "weekday", "month" and
+    "yearday": the sine and the cosine of each are further values of `values`, after the columns.
+
     valid, test: the parts for validation and test, from 0 to 1, which come last: the end of
     every sequence (split = "tail"), or the last sequences (split = "sequence"); split: which of the
     two.
 
-    time: a column of dates or times, in whose order the rows of a sequence must be; calendar: what
-    the model is told of it, of "hour", "weekday", "month" and "yearday": the sine and the cosine
-    of each are further figures of `values`, after those of the columns.
-
-    missing: what becomes of a cell without a value. With "error" it is refused. With "mask" it gets
-    the last value of its column in the sequence, 0 before the first one. Then each column in
-    `values` has a further figure, after all others, in the same order: 1 where its cell has a
-    value, and 0 where not. And the dataset has the column `observed`: 1 where all cells of the
-    step's target have a value (those of `target`, or of `values` where `target` names no columns),
-    and 0 where not.
-
-    With `calendar` or "mask" the dataset has the column `target` also where `target` names no
-    columns: the columns in `values` without the further figures. A forecast that is to foretell
-    them alone has it as its target (data.target = "target" in a job, with data.mode = "forecast").
+    With `calendar`, `categories` or "mask" the dataset has the column `target` also where `target`
+    names no columns: the columns of numbers in `values` alone. A forecast that is to foretell them
+    has it as its target (data.target = "target" in a job, with data.mode = "forecast").
     """
 
-    files: list[FilePattern]
-    values: list[str] = []
-    target: list[str] = []
-    group: str | None = None
-    join: bool | None = None
     first: Annotated[int, Field(ge=1)] | None = None
-    time: str | None = None
-    sort: bool = False
     calendar: list[CalendarField] = []
-    missing: Literal["error", "mask"] = "error"
     valid: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test: Annotated[float, Field(ge=0, lt=1)] = 0.0
     split: Literal["tail", "sequence"] = "tail"
+
+    _reading: TableReader | None = None  # what reads the rows of a file that is predicted
 
     def columns(self) -> dict[str, Column]:
         """`values`, `target` where there is one, and `observed` where cells may be missing."""
@@ -85,13 +70,10 @@ class TableReader(TableRows):
         if self.calendar and self.time is None:
             raise JobError("setting 'calendar': name the column of dates or times in 'time' too")
         self._check_order()
-        self._files = self.find_files(self.files, "files")
-        self._values = self.values or self._default_values()
-        self._check_roles()
-        for path in self._files:
-            self._check_names(path)
+        self._learn_columns()
         masked = self.missing == "mask"
-        self._target = self.target or (self._values if self.calendar or masked else [])
+        more = masked or self.calendar or self.categories
+        self._target = self.target or (self._numeric_values or self._values if more else [])
         names, roles = self._step()
         columns = {VALUES: Column.values(len(names), names=names, roles=roles)}
         if self._target:
@@ -131,18 +113,20 @@ class TableReader(TableRows):
             position += size
 
     def notes(self) -> list[str]:
-        """What was done with the rows of the table."""
-        return [
-            note for source in self.__dict__.get("_sources", []) for note in self._notes_on(source)
-        ]
+        """What the columns were taken for, and what was done with the rows of the table."""
+        if self._reading is not None:
+            return self._reading.notes()
+        rows = [note for source in self._sources for note in self._notes_on(source)]
+        return super().notes() + rows
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All rows of one file; without the column `target` where it lacks one of its columns."""
         known = self._names(path)
         target = self.target if all(name in known for name in self.target) else []
-        return self._sequences_with(
-            files=[str(path)], target=target, valid=0.0, test=0.0, first=None
-        )
+        reader = self._with(files=[str(path)], target=target, valid=0.0, test=0.0, first=None)
+        self._reading = reader
+        reader.columns()
+        return reader.sequences()
 
     def _figures(
         self,
@@ -175,7 +159,7 @@ class TableReader(TableRows):
         for source in sources:
             runs = self._runs(source, names)
             if self.time is not None:
-                runs = check_order(runs, self.time, self._where)
+                runs = check_order(runs, self._time_name, self._where)
             yield from first_rows(runs, self.first, alone=self.group is None)
 
     def _plan(self, sources: list[Source]) -> list[tuple[Found, Bounds]]:
@@ -200,45 +184,6 @@ class TableReader(TableRows):
             lengths[-1] += len_of(run.rows)
         groups = list(source.groups) if self.group is not None else [""] * len(lengths)
         return [Found(*pair) for pair in zip(groups, lengths, strict=True)]
-
-    def _default_values(self) -> list[str]:
-        if not self._files:
-            raise DataError("setting 'files': all files are empty; give files that hold data")
-        taken = {*self.target, self.group, self.time}
-        found = [n for n in self._numeric(self._files[0]) if n not in taken]
-        if not found:
-            raise JobError(
-                f"{self._files[0]}: has no column of numbers to read; name columns in the setting"
-                " 'values'"
-            )
-        return found
-
-    def _check_roles(self) -> None:
-        """JobError where a column of figures is to tell sequences apart, or to be the time."""
-        for setting, name in (("group", self.group), ("time", self.time)):
-            for other, names in (("values", self._values), ("target", self.target)):
-                if name in names:
-                    raise JobError(
-                        f"settings '{setting}' and '{other}': both name the column '{name}'; leave"
-                        " it out of one"
-                    )
-
-    def _check_names(self, path: Path) -> None:
-        known = self._names(path)
-        wanted = {"values": self._values, "target": self.target}
-        single = {"group": self.group, "time": self.time}
-        wanted |= {setting: [name] for setting, name in single.items() if name is not None}
-        for setting, names in wanted.items():
-            for name in names:
-                if name not in known:
-                    raise JobError(
-                        f"{path}: has no column '{name}' (setting '{setting}');"
-                        f" {suggestion(name, known)}"
-                    )
-                if known.count(name) > 1:
-                    raise DataError(
-                        f"{path}: has {known.count(name)} columns '{name}'; rename all but one"
-                    )
 
 
 class Gaps:
