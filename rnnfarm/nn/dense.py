@@ -20,8 +20,9 @@ class Embedding(Layer):
         self.name = name
         self.width = size
         self.tied = tied
-        # A tied embedding is the output's weights too, whose logits should start small.
-        deviation = size**-0.5 if tied else 1.0
+        # A tied embedding is the output's weights too, whose logits should start small. Of a large
+        # vocabulary most tokens are rare, and keep for long what they start with.
+        deviation = size**-0.5 if tied else min(1.0, (size / vocabulary) ** 0.5)
         shape = (vocabulary, size)
         start = (f"normal:{deviation:g}",)
         weight = Parameter(f"{name}.weight", shape, start, decay=True, role="embedding")
