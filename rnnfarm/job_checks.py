@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rnnfarm import job_tables as tables
 from rnnfarm.equations.parts import Loss
-from rnnfarm.job_inits import init_checks
+from rnnfarm.job_inits import forget_checks, init_checks
 from rnnfarm.job_tables import Table
 from rnnfarm.job_unused import (
     nothing_to_learn,
@@ -71,7 +71,8 @@ def _model_checks(model: tables.ModelTable) -> list[Problem]:
 
 def part_checks(job: tables.Job, registry: Registry) -> list[Problem]:
     """Return what is wrong between keys and what the parts that they name are."""
-    return tied_check(job.model, registry) + _loss_checks(job, job.model.loss.create(registry))
+    of_model = tied_check(job.model, registry) + forget_checks(job.model, registry)
+    return of_model + _loss_checks(job, job.model.loss.create(registry))
 
 
 def _loss_checks(job: tables.Job, loss: Loss) -> list[Problem]:

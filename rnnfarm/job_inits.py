@@ -1,14 +1,16 @@
-"""What must hold of the ``init`` keys of a job."""
+"""The ``init`` keys of a job: what they mean for each layer, and what must hold of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rnnfarm import job_tables as tables
-from rnnfarm.equations.initial import check_text
+from rnnfarm.equations.initial import Init, check_text
 from rnnfarm.job_tables import InitKey
+from rnnfarm.plugins import Registry
 
 Problem = tuple[str, str]
+FORGET = "forget_bias"
 
 
 def init_checks(model: tables.ModelTable) -> list[Problem]:
@@ -85,3 +87,53 @@ def _of_output(model: tables.ModelTable) -> dict[str, str]:
     if not model.output.bias:
         lacking["bias"] = "the output has no bias (model.output.bias = false); leave it out"
     return lacking
+
+
+def initial(model: tables.ModelTable) -> dict[str, Init]:
+    """Return how the parameters of each layer of the network start, by the layer's name."""
+    given: dict[str, list[InitKey]] = {
+        "input": [model.input.init],
+        "pool": [model.pool_init],
+        "output": [model.output.init],
+    }
+    given |= {f"layer{k}": [layer.init] for k, layer in enumerate(model.layers, 1)}
+    decoder = model.decoder
+    if decoder is not None:
+        own = {
+            "input": decoder.input_init,
+            "bridge": decoder.bridge_init,
+            "attention": decoder.attention_init,
+        }
+        own |= {f"layer{k}": layer.init for k, layer in enumerate(decoder.layers, 1)}
+        given |= {f"decoder.{name}": [one, decoder.init] for name, one in own.items()}
+        given["output"] = [decoder.output_init, decoder.init]
+    return {name: _over([*keys, model.init]) for name, keys in given.items()}
+
+
+def _over(keys: Sequence[InitKey]) -> Init:
+    """Return what the first of them that says something says."""
+    found = Init()
+    for key in keys:
+        found = found.over(
+            Init.read(key.model_dump() if isinstance(key, tables.InitTable) else key)
+        )
+    return found
+
+
+def forget_checks(model: tables.ModelTable, registry: Registry) -> list[Problem]:
+    """Return where a layer sets ``forget_bias``, and its ``init`` starts all biases otherwise."""
+    starts = initial(model)
+    layers = {f"layer{k}": layer for k, layer in enumerate(model.layers, 1)}
+    paths = {f"layer{k + 1}": f"model.layers.{k}" for k in range(len(model.layers))}
+    for k, layer in enumerate(model.decoder.layers if model.decoder is not None else []):
+        layers[f"decoder.layer{k + 1}"] = layer
+        paths[f"decoder.layer{k + 1}"] = f"model.decoder.layers.{k}"
+    found = []
+    for name, layer in layers.items():
+        bias = starts[name].bias
+        default = getattr(registry.get("cells", layer.cell), FORGET, None)
+        given = layer.settings.get(FORGET, default)
+        if given != default and bias not in (None, "default", "keras"):
+            what = f"the biases start as init says, which is {bias!r}; leave one of the two out"
+            found.append((f"{paths[name]}.{FORGET}", what))
+    return found

@@ -13,9 +13,9 @@ from training_tools import make_network
 from rnnfarm.builtin import cells
 from rnnfarm.equations.initial import NUMBERS, Init
 from rnnfarm.job import read_job
+from rnnfarm.job_inits import initial
 from rnnfarm.nn.decoder import DecoderSpec
 from rnnfarm.nn.network import LayerSpec, NetworkSpec
-from rnnfarm.training.setup import initial
 
 PAGE = (Path(__file__).parents[1] / "docs" / "defaults.md").read_text(encoding="utf-8")
 LSTM = LayerSpec(cells.LSTM(), 30)

@@ -15,8 +15,9 @@ from rnnfarm.equations.graph import Parameter
 from rnnfarm.equations.initial import Init, check_text, parse
 from rnnfarm.errors import JobError
 from rnnfarm.job import job_schema, read_job
+from rnnfarm.job_inits import initial
 from rnnfarm.plugins import Registry
-from rnnfarm.training.setup import initial, make_model
+from rnnfarm.training.setup import make_model
 
 DECODING = {
     "input": {"kind": "embedding", "size": 4},
@@ -309,6 +310,17 @@ def test_parts_without_weights_refuse_them() -> None:
     first, second = wrong(tied)
     assert "model.output.init.weight: the weights of a tied output are the embedding's" in first
     assert "model.output.init.bias: the output has no bias" in second
+
+
+def test_a_forget_bias_that_an_init_takes_the_place_of_is_refused() -> None:
+    layers = [{"cell": "lstm", "hidden": 3, "forget_bias": 2.0}]
+    model: Any = {"input": {"kind": "none"}, "layers": layers, "loss": "mse", "init": "pytorch"}
+    (found,) = wrong(model)
+    assert "model.layers.0.forget_bias: the biases start as init says, which is 'pytorch'" in found
+    for init in ("keras", "uniform:0.1", {"weight": "pytorch"}):
+        read_job({"data": {"path": "d"}, "model": model | {"init": init}})
+    layers[0]["forget_bias"] = 1.0  # as it is where nothing is said
+    read_job({"data": {"path": "d"}, "model": model})
 
 
 def test_a_resolved_job_keeps_them(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ can do it again and gets the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,10 @@ from rnnfarm.data.split import Split
 from rnnfarm.data.streams import Streams
 from rnnfarm.data.tables import TARGET
 from rnnfarm.data.window import NEXT, OBSERVED, Windows
-from rnnfarm.equations.initial import Init
 from rnnfarm.equations.parts import Loss, part_name
 from rnnfarm.errors import JobError, suggestion
-from rnnfarm.job_tables import DecoderTable, InitKey, InitTable, Job, LayerTable, ModelTable
+from rnnfarm.job_inits import initial
+from rnnfarm.job_tables import DecoderTable, Job, LayerTable
 from rnnfarm.job_unused import itself
 from rnnfarm.kernels.choose import KernelChoice, installed_kernels
 from rnnfarm.nn.decoder import DecoderSpec
@@ -318,35 +318,6 @@ def _network_spec(job: Job, column: Column, outputs: int, registry: Registry) ->
         decoder=_decoder_spec(job.model.decoder, outputs, registry),
         init=initial(job.model),
     )
-
-
-def initial(model: ModelTable) -> dict[str, Init]:
-    """Return how the parameters of each layer of the network start, by the layer's name."""
-    given: dict[str, list[InitKey]] = {
-        "input": [model.input.init],
-        "pool": [model.pool_init],
-        "output": [model.output.init],
-    }
-    given |= {f"layer{k}": [layer.init] for k, layer in enumerate(model.layers, 1)}
-    decoder = model.decoder
-    if decoder is not None:
-        own = {
-            "input": decoder.input_init,
-            "bridge": decoder.bridge_init,
-            "attention": decoder.attention_init,
-        }
-        own |= {f"layer{k}": layer.init for k, layer in enumerate(decoder.layers, 1)}
-        given |= {f"decoder.{name}": [one, decoder.init] for name, one in own.items()}
-        given["output"] = [decoder.output_init, decoder.init]
-    return {name: _over([*keys, model.init]) for name, keys in given.items()}
-
-
-def _over(keys: Sequence[InitKey]) -> Init:
-    """Return what the first of them that says something says."""
-    found = Init()
-    for key in keys:
-        found = found.over(Init.read(key.model_dump() if isinstance(key, InitTable) else key))
-    return found
 
 
 def _decoder_spec(
