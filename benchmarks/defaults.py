@@ -38,17 +38,17 @@ def _job(name: str, *settings: str) -> Any:
 
 
 def _words(optimizer: str, clip: float, file: str, most: int, steps: int) -> Any:
-    """A language model of words: an LSTM of 128 units over 20 rows of text, windows of 35."""
+    """A small language model of words: an LSTM of 64 units, 10 rows of text, windows of 20."""
     common = [
-        f'data.build={{ reader = "words", valid = 0.1, max_size = {most} }}',
+        f'data.build={{ reader = "words", valid = 0.05, max_size = {most} }}',
         f'data.build.files=["{file}"]',
-        'model.input={ kind = "embedding", size = 128, dropout = 0.2 }',
-        'model.layers=[{ cell = "lstm", hidden = 128, dropout = 0.2 }]',
+        'model.input={ kind = "embedding", size = 64, dropout = 0.1 }',
+        'model.layers=[{ cell = "lstm", hidden = 64, dropout = 0.1 }]',
         f"training.optimizer={optimizer}",
         f"training.clip={clip}",
         f"training.steps={steps}",
-        "training.batch=20",
-        "training.window=35",
+        "training.batch=10",
+        "training.window=20",
         "training.evaluate_every=0",
         "training.evaluate_windows=0",
         "training.gradient_flow_every=0",
@@ -117,12 +117,12 @@ TASKS: dict[str, tuple[Any, str, str]] = {
         "valid",
     ),
     "words, adam": (
-        _words('{ name = "adam", lr = 2e-3 }', 1.0, "DATA/multi30k/train.en", 2000, 500),
+        _words('{ name = "adam", lr = 2e-3 }', 1.0, "DATA/multi30k/train.en", 2000, 400),
         "perplexity",
         "valid",
     ),
     "words, sgd": (
-        _words('{ name = "sgd", lr = 20.0 }', 0.25, f"TEXTS/{PYTHON_DOCS}", 5000, 400),
+        _words('{ name = "sgd", lr = 20.0 }', 0.25, f"TEXTS/{PYTHON_DOCS}", 2000, 500),
         "perplexity",
         "valid",
     ),
