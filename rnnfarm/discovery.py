@@ -19,7 +19,7 @@ from typing import Any
 import pluggy
 
 from rnnfarm import hookspecs
-from rnnfarm.errors import suggestion
+from rnnfarm.errors import article, suggestion
 from rnnfarm.hookspecs import KINDS, PROJECT
 
 BUILTIN = "rnnfarm.builtin"
@@ -155,7 +155,7 @@ def _call(kind: str, function: Callable[[], Any]) -> dict[str, Any]:
             result = dict(result)
     if not isinstance(result, dict):
         raise RefusedError(
-            f"returns {_article(type(result).__name__)} from its hook '{hook}'; "
+            f"returns {article(type(result).__name__)} from its hook '{hook}'; "
             "return a mapping from names to parts"
         )
     for name, part in result.items():
@@ -177,10 +177,6 @@ def is_import_string(text: str) -> bool:
     return bool(colon) and all(
         word.isidentifier() for word in (*module.split("."), *name.split("."))
     )
-
-
-def _article(word: str) -> str:
-    return word if word == "NoneType" else f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
 
 
 @contextlib.contextmanager

@@ -74,6 +74,15 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}" if names else "there are none"
 
 
+def article(word: str) -> str:
+    """Return a word, such as the name of a class, behind "a" or "an".
+
+    >>> article("int")
+    'an int'
+    """
+    return word if word == "NoneType" else f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
+
+
 def printable(text: str) -> str:
     """Return ``text`` on one line, with what a terminal would act on written as an escape."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

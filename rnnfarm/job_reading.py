@@ -19,11 +19,12 @@ from rnnfarm.errors import JobError, PluginError, RnnfarmError, printable, sugge
 from rnnfarm.job_checks import Problem, cross_checks, part_checks
 from rnnfarm.job_tables import Job, PartTable, Table, without_none
 from rnnfarm.plugins import Registry
-from rnnfarm.settings import REQUIRED, plain, problems, validate
+from rnnfarm.settings import REQUIRED, foreign_values, plain, problems, validate
 
 log = logging.getLogger("rnnfarm")
 #: Where a job says what reads its data.
 READER = "data.build"
+TOO_DEEP = "its tables or lists are nested too deeply"
 SECTIONS: dict[str, type[Table]] = {
     "data": tables.DataTable,
     "model": tables.ModelTable,
@@ -57,8 +58,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise JobError(f"{path}: is no valid TOML: {error}; mend the file there") from None
+    except ValueError:  # Python reads no integer of so many digits
+        raise JobError(f"{path}: holds an integer of thousands of digits; correct it") from None
     except RecursionError:
-        raise JobError(f"{path}: its tables or lists are nested too deeply") from None
+        raise JobError(f"{path}: {TOO_DEEP}") from None
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -84,7 +87,7 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
 def _value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # no TOML, or an integer of thousands of digits
         return text
     return table["value"] if list(table) == ["value"] else text
 
@@ -119,7 +122,11 @@ def check_job(
     raw: Mapping[str, Any], registry: Registry, base: Path, source: str, builds: bool = True
 ) -> Job:
     """Check a raw job; see ``rnnfarm.job.read_job``."""
-    job = _normal(raw)
+    try:
+        _raise(source, foreign_values(raw), [])
+        job = _normal(raw)
+    except RecursionError:
+        raise JobError(f"{source}: {TOO_DEEP}") from None
     found = _unknown_sections(job)
     missing: list[Problem] = []
     _resolve_parts(job, registry, found, missing, () if builds else (READER,))

@@ -22,11 +22,12 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from datetime import date, time
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from rnnfarm.errors import JobError, PluginError, suggestion
+from rnnfarm.errors import JobError, PluginError, article, suggestion
 from rnnfarm.setting_docs import described
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Part:
     def _checked(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         from pydantic import ValidationError
 
+        if foreign := foreign_values(settings):
+            raise JobError([f"{cls.__name__}: {at}: {what}" for at, what in foreign])
         try:
             model = validate(cls.settings_model(), settings)
         except ValidationError as error:
@@ -209,6 +212,37 @@ def _settings_model(part: type[Part]) -> type[BaseModel]:
             f"{part.__module__}.{part.__qualname__}: its settings cannot be checked "
             f"({str(error).splitlines()[0]}); use plain types"
         ) from error
+
+
+def foreign_values(value: Any, at: str = "") -> list[tuple[str, str]]:
+    """Return ``(dotted path, what is wrong)`` for each value that no job file could hold.
+
+    Such as a DataFrame, an array, an integer of more than 1,000 bits, or text with a NUL.
+    """
+    if isinstance(value, Mapping):
+        inner = [(f"{at}.{key}".lstrip("."), each) for key, each in value.items()]
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inner = [(f"{at}.{number}", each) for number, each in enumerate(value)]
+    else:
+        what = _foreign(value)
+        return [] if what is None else [(at, what)]
+    return [found for where, each in inner for found in foreign_values(each, where)]
+
+
+def _foreign(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "holds the character NUL, which no name has; take it out" if "\0" in value else None
+    if isinstance(value, int):
+        return "is an integer of more than 1,000 bits; correct it" if abs(value) >> 1000 else None
+    if value is None or isinstance(value, (float, PurePath, date, time)):
+        return None
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return None  # a NumPy scalar
+    return (
+        f"is {article(type(value).__name__)}, where a job has text, numbers, lists and tables; "
+        "data are given as files: save an array as .npy (numpy.save) or a table as Parquet "
+        "(to_parquet), and name the file"
+    )
 
 
 def plain(value: Any) -> Any:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from rnnfarm.errors import JobError, RnnfarmError, foreign_part, suggestion
+from rnnfarm.errors import JobError, RnnfarmError, foreign_part, printable, suggestion
 
 if TYPE_CHECKING:
     from rnnfarm.plugins import Registry
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: What the system says of a path that cannot be.
+WRONG_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ELOOP)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -50,13 +53,13 @@ def load_registry(ctx: click.Context) -> Registry:
     for plugin in registry.plugins:
         for sentence in ([plugin.refused] if plugin.refused else []) + plugin.clashes:
             if "is blocked by" not in sentence:
-                click.echo(f"rnnfarm: warning: {sentence}", err=True)
+                click.echo(f"rnnfarm: warning: {printable(sentence)}", err=True)
     return registry
 
 
 def log(quiet: bool) -> Callable[[str], None]:
     """Return what prints lines of progress on stderr, unless ``quiet``."""
-    return (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
+    return (lambda line: None) if quiet else (lambda line: click.echo(printable(line), err=True))
 
 
 @contextlib.contextmanager
@@ -91,8 +94,8 @@ def print_table(report: dict[str, Any]) -> None:
     width = max(map(len, report))
     for key, value in report.items():
         if key != "schema":
-            shown = f"{value:.6g}" if isinstance(value, float) else value
-            click.echo(f"{key:<{width}}  {'-' if value is None else shown}")
+            shown = f"{value:.6g}" if isinstance(value, float) else printable(str(value))
+            click.echo(f"{printable(key):<{width}}  {'-' if value is None else shown}")
 
 
 def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
@@ -115,10 +118,27 @@ def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
     except RnnfarmError as error:
         code = _fail(str(error), error.exit_code)
     except OSError as error:
-        code = _full(error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else _unexpected(error)
+        code = _of_a_file(error)
+    except MemoryError as error:
+        text = " ".join(str(error).split())
+        fix = "lower training.batch, training.window or the layers' hidden, or take less data"
+        code = _fail(f"there is not enough memory{f' ({text})' * bool(text)}; {fix}", 1)
     except Exception as error:
         code = _unexpected(error)
     sys.exit(code)
+
+
+def _of_a_file(error: OSError) -> int:
+    """Say what is wrong with a file or a folder; what has no name is unexpected."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full(error)
+    if foreign_part(error) or not isinstance(error.filename, str | bytes):
+        return _unexpected(error)
+    if os.environ.get("RNNFARM_DEBUG") == "1":
+        return _unexpected(error)
+    fix = "correct the path" if error.errno in WRONG_PATH else "check the folder's permissions"
+    code = 2 if error.errno in WRONG_PATH else 1
+    return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; {fix}", code)
 
 
 def _full(error: OSError) -> int:
@@ -139,8 +159,8 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _fail(sentences: str, code: int) -> int:
-    for sentence in sentences.splitlines():
-        click.echo(f"rnnfarm: {sentence}", err=True)
+    for sentence in sentences.split("\n"):
+        click.echo(f"rnnfarm: {printable(sentence)}", err=True)
     return code
 
 

@@ -39,6 +39,7 @@ layers = [{ cell = "lstm", hidden = 8 }]
 loss = "cross_entropy"
 """
 PATH = 'path = "dataset"\n'
+LONG = "x" * 300
 BUILD = 'build = { reader = "bytes", files = ["text.txt"] }\n'
 
 
@@ -165,6 +166,18 @@ def test_plugins_lists_the_built_in_parts(call: Call) -> None:
         (("evaluate", "nowhere"), 2, "nowhere: this is not a run"),
         (("generate", "nowhere"), 2, "nowhere: this is not a run"),
         (("predict", "nowhere", "--split", "valid"), 2, "nowhere: this is not a run"),
+        (
+            ("train", "job.toml", "--set", f"training.steps={'1' * 5000}"),
+            2,
+            "valid integer, not '1",
+        ),
+        (("data", "build", "bytes", LONG, "job.toml", "--quiet"), 2, "cannot be looked up"),
+        (("data", "build", "bytes", "out", LONG, "--quiet"), 2, "matches no file"),
+        (("evaluate", LONG), 2, "File name too long; correct the path"),
+        (("report", LONG), 2, "File name too long; correct the path"),
+        (("new-plugin", "my-cells", "--out", LONG), 2, "File name too long; correct the path"),
+        (("new-plugin", "my-cells", "--out", "job.toml/x"), 2, "job.toml/x: Not a directory; corr"),
+        (("data", "build", "\x1b[31m", "out"), 3, r"there is no reader '\x1b[31m'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -185,6 +198,24 @@ def test_what_is_wrong_gets_a_sentence_and_its_exit_code(
     assert sentence in err
     assert "Traceback" not in err
     assert "unexpected" not in err
+
+
+def test_too_little_memory_is_one_sentence(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.plugins, "callback", raiser(MemoryError("Unable to\nallocate 9 GiB")))
+    assert call("plugins") == (
+        1,
+        "",
+        "rnnfarm: there is not enough memory (Unable to allocate 9 GiB); lower training.batch, "
+        "training.window or the layers' hidden, or take less data\n",
+    )
+
+
+def test_nothing_that_a_terminal_acts_on_is_printed(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence = "a\x1b[2J\r\x00\x9bb.csv: is wrong"
+    monkeypatch.setattr(cli.plugins, "callback", raiser(errors.DataError(sentence)))
+    assert call("plugins")[2] == "rnnfarm: a\\x1b[2J\\r\\x00\\x9bb.csv: is wrong\n"
 
 
 @pytest.mark.parametrize(

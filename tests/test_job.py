@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jsonschema
+import numpy as np
+import pyarrow as pa
 import pytest
 import tomli_w
 from hypothesis import given, settings
@@ -329,6 +331,64 @@ WRONG = [
         "not {'min': 2}",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"build": {"reader": "csv", "files": pa.table({"a": [1]})}},
+            "data.build.files: is a Table, where a job has text, numbers, lists and tables; ",
+        ),
+        (
+            {"build": {"reader": "numpy", "files": [np.ones((3, 1))]}},
+            "data.build.files.0: is a ndarray, where a job has text",
+        ),
+        (
+            {"build": {"reader": "numpy", "files": open}},
+            "data.build.files: is a builtin_function_or",
+        ),
+        ({"build": b"csv"}, "data.build: is a bytes, where"),
+        ({"path": "da\0ta"}, "data.path: holds the character NUL, which no name has; take it out"),
+        ({"horizon": 10**400}, "data.horizon: is an integer of more than 1,000 bits; correct it"),
+    ],
+)
+def test_what_no_job_file_could_hold(
+    change: dict[str, Any], sentence: str, registry: Registry
+) -> None:
+    raw = tomllib.loads(SMALLEST)
+    raw["data"] |= change
+    with pytest.raises(JobError) as caught:
+        read_job(raw, registry)
+    (found,) = sentences(caught.value)
+    assert found.startswith(f"job: {sentence}")
+    if "where a job has" in sentence:
+        assert found.endswith("as Parquet (to_parquet), and name the file")
+    with pytest.raises(JobError, match=r"CSV: files(\.0)?: is a"):
+        registry.get("readers", "csv")(files=[pa.table({})])
+
+
+def test_scalars_of_numpy_paths_and_dates_are_what_they_are(registry: Registry) -> None:
+    raw = tomllib.loads(SMALLEST)
+    raw["data"]["path"] = Path("here")
+    raw["training"] = {"steps": np.int64(7), "optimizer": {"name": "sgd", "lr": np.float32(0.5)}}
+    job = read_job(raw, registry)
+    assert job.training.steps == 7
+    assert job.training.optimizer.settings["lr"] == 0.5
+    assert job.data.path == str(Path.cwd() / "here")
+
+
+def test_a_table_within_itself(registry: Registry) -> None:
+    raw = tomllib.loads(SMALLEST)
+    raw["data"]["build"] = raw
+    with pytest.raises(JobError, match=r"^job: its tables or lists are nested too deeply$"):
+        read_job(raw, registry)
+
+
+@pytest.mark.parametrize("text", [f"a = {'1' * 5000}", f"{'.'.join(['a'] * 3000)} = 1"])
+def test_texts_that_python_does_not_read(text: str, write: Any, registry: Registry) -> None:
+    with pytest.raises(JobError, match=r"thousands of digits|nested too deeply"):
+        load_job(write(text), (), registry)
 
 
 @pytest.mark.parametrize(("overrides", "sentence"), WRONG, ids=[w[0] for w in WRONG])

@@ -138,7 +138,7 @@ class Wav(Reader):
     def _pattern(self) -> re.Pattern[str]:
         try:
             pattern = re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise JobError(
                 f"setting 'pattern': is no regular expression ({error}); mend it"
             ) from None

@@ -48,17 +48,17 @@ def match_files(pattern: str, base: Path) -> list[Path]:
     """The files that one pattern relative to `base` names: the one of just that name, or sorted
     those that it matches as a glob pattern."""
     pattern = os.path.expanduser(pattern)
-    if (base / pattern).is_file():
+    if os.path.isfile(base / pattern):
         return [base / pattern]
     # Only the pattern is one: a folder above it may be called a[1].
     names = sorted(glob.glob(pattern, root_dir=base, recursive=True))
-    return [path for path in (base / name for name in names) if path.is_file()]
+    return [path for path in (base / name for name in names) if os.path.isfile(path)]
 
 
 def no_match(pattern: str, base: Path, where: str) -> str:
     """What is wrong with a pattern that matches no file, and the fix."""
     path = base / os.path.expanduser(pattern)
-    if path.is_dir():
+    if os.path.isdir(path):
         return (
             f"{path} in {where} is a folder; name its files by a pattern, as"
             f" '{pattern.rstrip('/')}/*.txt'"

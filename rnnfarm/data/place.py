@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import pyarrow as pa
 from pyarrow import fs
 
-from rnnfarm.errors import JobError
+from rnnfarm.errors import JobError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,13 @@ class Place:
 
     def exists(self) -> bool:
         """Whether there is anything at the path."""
-        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+        try:
+            return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            said = printable(" ".join(str(error).split()))
+            raise JobError(
+                f"{self.shown}: cannot be looked up ({said[:300]}); correct the path"
+            ) from None
 
     def names(self) -> list[str]:
         """The files of the folder."""

@@ -165,7 +165,7 @@ def choose_checkpoint(run: Path, wanted: str) -> Checkpoint:
         found = newest_checkpoint(folder) if best is None else read_checkpoint(best)
     else:
         names = [path.name for path in checkpoints(folder)]
-        name = f"step-{int(wanted):08d}" if wanted.isdecimal() else wanted
+        name = f"step-{wanted:0>8}" if wanted.isdecimal() else wanted
         if name not in names:
             known = ", ".join(names) or "none"
             raise JobError(f"{run}: there is no checkpoint {wanted!r}; there are: {known}")
