@@ -50,11 +50,11 @@ def trained(folder: Path, build: dict[str, Any], target: str = "next", **model: 
     return folder / "run"
 
 
-def read_by_run(run: Path, path: Path, folder: Path, lines: bool = True) -> list[list[int]]:
+def read_by_run(run: Path, path: Path, folder: Path) -> list[list[int]]:
     """The tokens of the sequences of a file, as a prediction reads them."""
     opened = open_run(run, REGISTRY)
     new = Path(tempfile.mkdtemp(dir=folder))
-    split = Source(opened, REGISTRY, "valid", path).read(new, lines=lines)
+    split = Source(opened, REGISTRY, "valid", path).read(new)
     starts = [*split.starts().tolist(), split.steps]
     return [split.read(opened.model.input, a, b).tolist() for a, b in pairwise(starts)]
 
@@ -102,7 +102,7 @@ def test_files_are_read_as_those_of_the_build(tmp_path: Path, reader: str, seque
     build = {"reader": reader, "files": ["a.txt"], "sequence": sequence, "valid": 0.0}
     run = trained(tmp_path, build | ({"lower": True} if reader == "words" else {}))
     wanted = built(tmp_path, "train", "tokens")
-    assert read_by_run(run, tmp_path / "a.txt", tmp_path, lines=False) == wanted
+    assert read_by_run(run, tmp_path / "a.txt", tmp_path) == wanted
     opened = open_run(run, REGISTRY)
     given = _given(opened, REGISTRY, "", tmp_path / "a.txt")
     assert given.tolist() == [token for sequence in wanted for token in sequence]
@@ -123,7 +123,7 @@ def test_what_is_unknown_is_said_with_its_place(
     run = trained(tmp_path, {"reader": "words", "files": ["a.txt"], "valid": 0.0})
     (tmp_path / "in.txt").write_text("one five\nsix two\n")
     with caplog.at_level(logging.WARNING):
-        assert read_by_run(run, tmp_path / "in.txt", tmp_path, lines=False) == [[3, 0, 1, 0, 5, 1]]
+        assert read_by_run(run, tmp_path / "in.txt", tmp_path) == [[3, 0, 1, 0, 5, 1]]
     assert "in.txt: 2 of 6 words are not in the vocabulary and are read as <unk>" in (caplog.text)
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "a.txt").write_text("one two\nthree four\n" * 5)
@@ -131,7 +131,7 @@ def test_what_is_unknown_is_said_with_its_place(
     run = trained(tmp_path / "2", build)
     (tmp_path / "in.txt").write_text("one\ntwo\nthree ß\n")
     with pytest.raises(JobError, match=r"in\.txt, line 3: the text has the character 'ß'") as e:
-        read_by_run(run, tmp_path / "in.txt", tmp_path, lines=False)
+        read_by_run(run, tmp_path / "in.txt", tmp_path)
     sentence_of(e.value)
 
 
@@ -190,7 +190,7 @@ def test_the_dataset_says_how_it_was_read_where_the_job_does_not(tmp_path: Path)
     }
     train(read_job(raw, REGISTRY, tmp_path), REGISTRY, out=tmp_path / "run")
     (tmp_path / "in.txt").write_text("TWO one")
-    assert read_by_run(tmp_path / "run", tmp_path / "in.txt", tmp_path, lines=False) == [[3, 2]]
+    assert read_by_run(tmp_path / "run", tmp_path / "in.txt", tmp_path) == [[3, 2]]
 
 
 def test_series_with_and_without_labels(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from rnnfarm.builtin.labels import LabelledText
 from rnnfarm.builtin.parallel import ParallelText
 from rnnfarm.builtin.timeseries import TimeSeries
 from rnnfarm.data import build_dataset
-from rnnfarm.data.audio import LogMel, read_wav
+from rnnfarm.data.audio import LogMel
 from rnnfarm.data.draws import Draws
 from rnnfarm.data.lines import Counts, numbered_lines
+from rnnfarm.data.sound import read_sound
 from rnnfarm.errors import DataError, JobError
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -311,14 +312,14 @@ def tone(hertz, seconds=0.3, rate=RATE):
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_pcm_of_any_width(tmp_path, width):
     samples = np.random.default_rng(0).uniform(-1, 0.99, 500)
-    found, rate = read_wav(write_wav(tmp_path / "a.wav", samples, 11025, width))
+    found, rate = read_sound(write_wav(tmp_path / "a.wav", samples, 11025, width))
     assert rate == 11025
     np.testing.assert_allclose(found, samples, atol=max(2.0 ** (-8 * width), 1e-7))
 
 
 def test_channels_are_mixed(tmp_path):
     both = np.random.default_rng(0).uniform(-1, 0.99, (300, 2))
-    found, _ = read_wav(write_wav(tmp_path / "a.wav", both))
+    found, _ = read_sound(write_wav(tmp_path / "a.wav", both))
     np.testing.assert_allclose(found, both.mean(axis=1), atol=1e-4)
 
 
@@ -414,7 +415,7 @@ def test_wav(tmp_path):
     assert texts(dataset, "test", "label") == ["0", "1"]
     assert texts(dataset, "test", "letters") == ["zero", "one"]
     assert dataset.vocabulary("letters").entries == ["<blank>", "e", "n", "o", "r", "z"]
-    expected = LogMel(RATE)(read_wav(tmp_path / "1_bob_0.wav")[0])
+    expected = LogMel(RATE)(read_sound(tmp_path / "1_bob_0.wav")[0])
     np.testing.assert_array_equal(read(dataset, "test", "features")[1], expected)
     assert bits(build(reader, tmp_path, "again")) == bits(dataset)
 
@@ -434,7 +435,7 @@ def test_a_hash_of_the_name_splits_files(tmp_path):
         ({"pattern": "(?P<label>[0-9]"}, JobError, "'pattern': is no regular expression"),
         ({"pattern": "[0-9].*"}, JobError, r"has no group \(\?P<label>"),
         ({"pattern": "(?P<label>0)_.*"}, DataError, "1_bob_0.wav: its name does not fit"),
-        ({"test": {"speakr": ["bob"]}}, JobError, "no group 'speakr'; did you mean 'speaker'"),
+        ({"test": {"speakr": ["bob"]}}, JobError, "have no group 'speakr'; did you mean 'speaker'"),
         ({"test": {"speaker": ["bop"]}}, JobError, "no file has 'bop' as its speaker; did you"),
         ({"spell": {"0": "zero"}}, JobError, "label '1' of .*1_bob_0.wav is spelled"),
         ({"mels": 200}, JobError, "'mels': of 200 filters number 1 has no frequency"),
@@ -452,18 +453,18 @@ def test_wrong_wav(tmp_path):
     whole = last.read_bytes()
     last.write_bytes(whole[:-100])
     refused(reader, tmp_path, DataError, "1_bob_0.wav: holds 2,350 of 2,400 samples")
-    last.write_bytes(whole[:20] + b"\3" + whole[21:])  # the format's number, of floats
-    refused(reader, tmp_path, DataError, "1_bob_0.wav: cannot be read as PCM .*unknown format: 3")
+    last.write_bytes(whole[:20] + b"\2" + whole[21:])  # the format's number, of ADPCM
+    refused(reader, tmp_path, DataError, "1_bob_0.wav: has samples of format 0x0002 with 16 bits")
     last.write_bytes(b"RIFF")
-    refused(reader, tmp_path, DataError, "1_bob_0.wav: cannot be read as PCM in a WAV file")
+    refused(reader, tmp_path, DataError, "1_bob_0.wav: is no WAV file")
     write_wav(last, tone(500), rate=16000)
     refused(reader, tmp_path, DataError, "1_bob_0.wav: has 16000 samples a second where")
     write_wav(last, np.zeros(0))
-    refused(reader, tmp_path, DataError, "1_bob_0.wav: holds 0 of 0 samples")
+    refused(reader, tmp_path, DataError, "1_bob_0.wav: holds no samples")
 
 
 def test_sound_that_is_too_long_for_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnfarm.data.audio.MOST_SAMPLES", 1000)
+    monkeypatch.setattr("rnnfarm.data.sound.MOST_SAMPLES", 1000)
     refused(recordings(tmp_path, 1), tmp_path, DataError, "0_bob_0.wav: holds 2,400 samples where")
 
 

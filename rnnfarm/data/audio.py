@@ -1,8 +1,7 @@
-"""Sound: reading WAV files, and the log-mel features of speech recognition."""
+"""The log-mel features of speech recognition."""
 
 from __future__ import annotations
 
-import wave
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,57 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import JobError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
-MOST_SAMPLES = 1 << 24
 BLOCK = 512  # windows that are transformed at once
 LEAST_DEVIATION = 1e-5
-CONVERT = "convert it (ffmpeg -i IN -c:a pcm_s16le OUT.wav)"
-
-
-def read_wav(path: Path) -> tuple[npt.NDArray[np.float32], int]:
-    """The samples of a WAV file from -1 to 1 (samples,), channels mixed, and the rate in Hz.
-
-    8, 16, 24 and 32 bit PCM. DataError where the file is something else, cut off, or too long for
-    memory.
-    """
-    try:
-        with wave.open(str(path), "rb") as file:
-            channels, width, rate, count = file.getparams()[:4]
-            if count * channels > MOST_SAMPLES:
-                raise DataError(
-                    f"{path}: holds {count * channels:,} samples where an utterance has"
-                    f" {MOST_SAMPLES:,} at most; cut it"
-                )
-            if width > 4:
-                raise wave.Error(f"samples of {8 * width} bits")
-            data = file.readframes(count)
-    except (wave.Error, EOFError) as error:
-        what = str(error) or "it ends too early"
-        raise DataError(
-            f"{path}: cannot be read as PCM in a WAV file ({what}); {CONVERT}"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); mend its permissions") from None
-    if not count or len(data) != count * channels * width:
-        held = len(data) // (channels * width)
-        raise DataError(f"{path}: holds {held:,} of {count:,} samples; restore it, or leave it out")
-    return _samples(data, width).reshape(-1, channels).mean(axis=1, dtype=np.float32), rate
-
-
-def _samples(data: bytes, width: int) -> npt.NDArray[np.float32]:
-    """PCM of `width` bytes a sample, from -1 to 1; 8 bits are unsigned, as the format has it."""
-    if width == 1:
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / np.float32(128)
-    raw = np.frombuffer(data, np.uint8).reshape(-1, width)
-    whole = np.zeros((len(raw), 4), np.uint8)  # little-endian, so the high bytes come last
-    whole[:, 4 - width :] = raw
-    return whole.view("<i4")[:, 0].astype(np.float32) / np.float32(1 << 31)
 
 
 @dataclass(frozen=True)

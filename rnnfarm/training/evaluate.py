@@ -17,6 +17,7 @@ from rnnfarm.metrics.text import bits, perplexity
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.report import append_evaluation
+from rnnfarm.training.alignable import check_alignable
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.search import Search
 from rnnfarm.training.setup import Measured, Model
@@ -186,6 +187,7 @@ def evaluate_run(
         executor,
     ):
         part = source.read(Path(folder))
+        check_alignable(opened.model, part, opened.dataset if input is None else None)
         windows = source.windows(part)
         report |= evaluate(
             opened.model,

@@ -25,6 +25,7 @@ from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress, shown
 from rnnfarm.strict_json import to_json
+from rnnfarm.training.alignable import check_alignable
 from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
     Checkpoint,
@@ -98,6 +99,8 @@ def train(
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         _check_evaluated(trainer, valid)
+        for split in [name for name in ("train", "valid") if name in dataset.splits]:
+            check_alignable(model, dataset.split(split), dataset)
         with alone_in(out):
             _check_folder(out, job, registry, resume)
             write_run_job(out, job)
