@@ -126,7 +126,8 @@ def survey_table(table: TableCells) -> TableSurvey:
             raise _not_numbers(table, "target", name, rule)
         found.rules[name] = rule
     for name in table.categories:
-        found.rules[name] = categories_of(surveys[name])
+        with _naming(table):
+            found.rules[name] = categories_of(surveys[name])
     used = {*found.rules, *found.left_out, table.group, *table._times}
     found.left_out |= {n: "'values' does not name it" for n in names if n not in used}
     for name, rule in found.rules.items():
