@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from training_tools import make_pass
 
 from rnnfarm.data.dataset import open_dataset
 from rnnfarm.data.manifest import Column
@@ -218,3 +220,21 @@ def test_the_weights_of_attention(kind: str) -> None:
             assert attention.weights is not None
             np.testing.assert_allclose(attention.weights[row, step, : len(weights)], weights)
             assert not attention.weights[row, step, len(weights) :].any()
+
+
+def test_additive_attention_takes_memory_for_one_step_of_the_decoder_at_a_time() -> None:
+    """(B, L, T, D) float64 would be 128 MB here, of what is kept and of its gradient each."""
+    L, T, B, D = 100, 100, 4, 400
+    random = np.random.default_rng(0)
+    d, e = random.standard_normal((L, B, D)), random.standard_normal((T, B, D))
+    attention = Attention("a", "additive", D, D)
+    p = {n: random.standard_normal(one.shape) / D for n, one in attention.parameters.items()}
+    gradients = {n: np.empty(array.shape) for n, array in p.items()}
+    tracemalloc.start()
+    try:
+        output, backward = attention.forward(p, (d, e, None), make_pass())
+        backward(np.ones_like(output), gradients)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 60_000_000

@@ -100,21 +100,31 @@ class Attention(Layer):
 
 
 def _additive(d: FloatArray, e: FloatArray, given: dict[str, FloatArray]) -> Any:
+    """Scores of a step of the decoder at a time, for all at once would take (B, L, T, D)."""
     query, key = d @ given["query"], e @ given["key"]  # (B, L, D), (B, T, D)
-    inner = np.tanh(query[:, :, None] + key[:, None])  # (B, L, T, D)
     vector = given["vector"][:, 0]
 
+    def inner_of(step: int) -> FloatArray:
+        inner: FloatArray = np.tanh(query[:, step, None] + key)  # (B, T, D)
+        return inner
+
     def backward(d_scores: FloatArray) -> tuple[FloatArray, FloatArray, dict[str, FloatArray]]:
-        d_inner = d_scores[..., None] * vector * (1 - inner * inner)
-        d_query, d_key = d_inner.sum(2), d_inner.sum(1)
+        d_query, d_key, d_vector = np.empty_like(query), np.zeros_like(key), np.zeros_like(vector)
+        for step in range(d.shape[1]):
+            inner = inner_of(step)
+            d_vector += np.einsum("bt,btd->d", d_scores[:, step], inner)
+            d_inner = d_scores[:, step, :, None] * vector * (1 - inner * inner)
+            d_query[:, step] = d_inner.sum(1)
+            d_key += d_inner
         gradients = {
             "query": _outer(d, d_query),
             "key": _outer(e, d_key),
-            "vector": np.einsum("blt,bltd->d", d_scores, inner)[:, None],
+            "vector": d_vector[:, None],
         }
         return d_query @ given["query"].T, d_key @ given["key"].T, gradients
 
-    return inner @ vector, backward
+    scores = np.stack([inner_of(step) @ vector for step in range(d.shape[1])], axis=1)
+    return scores, backward
 
 
 def _outer(left: FloatArray, right: FloatArray) -> FloatArray:
