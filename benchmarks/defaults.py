@@ -121,6 +121,11 @@ TASKS: dict[str, tuple[Any, str, str]] = {
         "perplexity",
         "valid",
     ),
+    "words, adam, long": (
+        _words('{ name = "adam", lr = 2e-3 }', 1.0, "DATA/multi30k/train.en", 2000, 3000),
+        "perplexity",
+        "valid",
+    ),
     "words, sgd": (
         _words('{ name = "sgd", lr = 20.0 }', 0.25, f"TEXTS/{PYTHON_DOCS}", 2000, 500),
         "perplexity",
@@ -145,6 +150,8 @@ STARTS: dict[str, dict[str, str]] = {
         "output": "lecun_uniform",
     },
     "embedding sqrt(size/V), output 1/sqrt(H)": {"embedding": "normal:FEW", "output": "pytorch"},
+    "forget bias 0": {"forget": "0"},
+    "recurrent glorot": {"recurrent": "glorot_uniform"},
     "embedding 0.1, cells and output 1/sqrt(H)": {
         "embedding": "uniform:0.1",
         "output": "pytorch",
@@ -165,8 +172,13 @@ def settings_of(start: dict[str, str], job: Any) -> list[str]:
         changed = (init.replace("ROOT", f"{root:g}") for init in changed)
         start = dict(zip(start, changed, strict=True))
     for part, init in start.items():
-        if part == "cells":
-            found += [f"model.layers.{k}.init={init}" for k in range(len(job.model.layers))]
+        layers = list(enumerate(job.model.layers))
+        if part == "forget":
+            found += [f"model.layers.{k}.forget_bias=0" for k, one in layers if one.cell == "lstm"]
+        elif part == "recurrent":
+            found += [f'model.layers.{k}.init={{ recurrent = "{init}" }}' for k, _ in layers]
+        elif part == "cells":
+            found += [f"model.layers.{k}.init={init}" for k, _ in layers]
         elif part == "embedding":
             found += [f"model.input.init={init}"] * (job.model.input.kind == "embedding")
         else:
