@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rnnfarm.errors import DataError
 from rnnfarm.terminal import Suggesting, as_json, load_registry, log, print_json, quiet, setting
+
+if TYPE_CHECKING:
+    from rnnfarm.plugins import Registry
 
 
 @click.group(cls=Suggesting)
@@ -72,38 +75,36 @@ def data_build(
     override(chosen, settings)
     registry = load_registry(ctx)
     built = build_from_settings(reader, chosen, path, registry, log(quiet), replace=rebuild)
-    show_dataset(built.info(), as_json)
+    show_dataset(built.info(), registry, as_json, notes=quiet)  # else they were said
 
 
 @data.command("info")
 @click.argument("path")
 @as_json
-def data_info(path: str, as_json: bool) -> None:
-    """Show the columns, the splits and the sizes of the dataset PATH."""
+@click.pass_context
+def data_info(ctx: click.Context, path: str, as_json: bool) -> None:
+    """Show the columns, the splits and the sizes of the dataset PATH, and what it was built from:
+    the reader with the settings that are not its defaults, the files, and what was left out."""
     from rnnfarm.data import open_dataset
 
-    show_dataset(open_dataset(path).info(), as_json)
+    info = open_dataset(path).info()
+    show_dataset(info, load_registry(ctx), as_json)
 
 
-def show_dataset(info: dict[str, Any], as_json: bool) -> None:
+def show_dataset(
+    info: dict[str, Any], registry: Registry, as_json: bool, notes: bool = True
+) -> None:
+    """Print what a dataset holds and what it was built from."""
     if as_json:
         print_json(info)
         return
-    for key, value in info.items():
-        if value is None:
-            continue
-        if isinstance(value, dict):
-            click.echo(f"{key}:")
-            for name, inner in value.items():
-                click.echo(f"  {name}: {_inline(inner)}")
-        else:
-            click.echo(f"{key}: {_inline(value)}")
+    from rnnfarm.data.stale import defaults_of
+    from rnnfarm.dataset_text import dataset_lines
 
-
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_inline(v)}" for k, v in value.items() if v is not None)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    built = info["built_from"]
+    defaults = {} if built is None else defaults_of(built["reader"], registry)
+    for line in dataset_lines(info, defaults, notes):
+        click.echo(line)
 
 
 @data.command("verify")

@@ -93,6 +93,7 @@ class Dataset:
                 "vocabulary": column.vocabulary,
                 "unit": getattr(self.manifest.vocabularies.get(name), "unit", None),
                 "names": column.names,
+                "roles": column.roles,
             }
             for name, column in self.columns.items()
         }

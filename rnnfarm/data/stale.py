@@ -62,7 +62,7 @@ def changes_since(built: Provenance, build: Build, registry: Registry) -> Change
     if not _same_reader(built.reader, build.reader, registry):
         return Changes([f"data.build.reader was {built.reader!r} and is {build.reader!r}"])
     found = Changes()
-    defaults = _defaults(build.reader, registry)
+    defaults = defaults_of(build.reader, registry)
     before, now = (_flat(defaults | dict(part.settings)) for part in (built, build))
     for key in sorted(before.keys() | now.keys() | built.named.keys()):
         old, new = before.get(key), now.get(key)
@@ -86,9 +86,9 @@ def _same_reader(one: str, other: str, registry: Registry) -> bool:
         return False
 
 
-def _defaults(reader: str, registry: Registry) -> dict[str, Any]:
-    """The settings of a reader with their defaults, None for those without; empty where the reader
-    cannot be had."""
+def defaults_of(reader: str, registry: Registry) -> dict[str, Any]:
+    """Return the settings of a reader with their defaults, None for those without; empty where the
+    reader cannot be had."""
     try:
         part = registry.get("readers", reader)
     except PluginError:
