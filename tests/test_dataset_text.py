@@ -42,7 +42,7 @@ def test_the_summary_names_columns_settings_and_files(table: Path) -> None:
     size = (table / "t.csv").stat().st_size
     assert f"files: 1, {size:,} bytes" in lines
     assert f"  {table / 't.csv'}: {size:,} bytes" in lines
-    (values,) = [line for line in lines if line.startswith("  values: ")]
+    (values,) = [line for line in lines if line.startswith("  values: kind")]
     assert "width 4" in values
     assert "names [rain, wind, " in values
     assert "roles 2 value, 2 calendar" in values
