@@ -83,8 +83,11 @@ def data_build(
 @as_json
 @click.pass_context
 def data_info(ctx: click.Context, path: str, as_json: bool) -> None:
-    """Show the columns, the splits and the sizes of the dataset PATH, and what it was built from:
-    the reader with the settings that are not its defaults, the files, and what was left out."""
+    """Show what the dataset PATH holds and was built from.
+
+    The columns, the splits, the reader with the settings that are not its defaults, the files, and
+    what was left out.
+    """
     from rnnfarm.data import open_dataset
 
     info = open_dataset(path).info()
