@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from itertools import pairwise
@@ -10,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from data_tools import sentence_of
 from training_tools import REGISTRY
 
+from rnnfarm.cli import cli
 from rnnfarm.data import build_from_settings, open_dataset
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.job import read_job
+from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.generate import _given
 from rnnfarm.training.predict import predict
 from rnnfarm.training.run import open_run
@@ -212,3 +216,48 @@ def test_series_with_and_without_labels(tmp_path: Path) -> None:
     found = list(reader.inputs_with_targets(tmp_path / "c.ts"))
     assert [piece.columns["label"].tolist() for piece in found] == [[1], [0]]
     np.testing.assert_array_equal(found[1].columns["values"], [[3], [4]])
+
+
+@pytest.mark.parametrize("reader", ["bytes", "characters", "words"])
+def test_a_test_part_is_measured_as_its_file(tmp_path: Path, reader: str) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"line {i % 7} of a\n" for i in range(40)))
+    (tmp_path / "t.txt").write_text("".join(f"line {i % 5} of b\n" for i in range(30)))
+    build = {"reader": reader, "files": ["a.txt"], "valid": 0.0, "test_files": ["t.txt"]}
+    run = trained(tmp_path, build)
+    measured = evaluate_run(run, REGISTRY, split="test")
+    assert measured["perplexity"] == pytest.approx(np.exp(measured["loss"]))
+    assert 1 < measured["perplexity"] < 300
+    again = evaluate_run(run, REGISTRY, input=tmp_path / "t.txt")
+    assert again["loss"] == measured["loss"]
+    assert again["accuracy"] == measured["accuracy"]
+
+
+def test_labelled_texts_are_measured_as_their_file(tmp_path: Path) -> None:
+    lines = [f"{'ab'[i % 2]} Text number {i}\n" for i in range(30)]
+    (tmp_path / "a.txt").write_text("".join(lines[:20]))
+    (tmp_path / "t.txt").write_text("\n".join(lines[20:]))  # and blank lines
+    build = {
+        "reader": "labelled-text", "files": ["a.txt"], "valid": 0.0, "test_files": ["t.txt"],
+        "lower": True, "unit": "characters",
+    }  # fmt: skip
+    run = trained(tmp_path, build, "label", pool="last")
+    measured = evaluate_run(run, REGISTRY, split="test")
+    again = evaluate_run(run, REGISTRY, input=tmp_path / "t.txt")
+    assert again["loss"] == measured["loss"]
+    (tmp_path / "in.txt").write_text("Text number 3\n\nnumber 4\n")
+    rows = list(predict(run, REGISTRY, input=tmp_path / "in.txt"))
+    assert [row["row"] for row in rows] == [1, 3]
+
+
+def test_prompts_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One two three\n" * 9)
+    run = trained(tmp_path, {"reader": "words", "files": ["a.txt"], "lower": True, "valid": 0.0})
+    (tmp_path / "in.txt").write_bytes(b"ONE\r\nTwo")
+    options = ["generate", str(run), "--length", "5", "--json"]
+    found = [
+        json.loads(CliRunner().invoke(cli, [*options, *given]).stdout)
+        for given in (["--prompt", "one\ntwo"], ["--input", str(tmp_path / "in.txt")])
+    ]
+    assert found[0]["text"] == found[1]["text"]
+    assert (found[0]["prompt"], found[0]["input"]) == ("one\ntwo", None)
+    assert (found[1]["prompt"], found[1]["input"]) == ("", str(tmp_path / "in.txt"))

@@ -137,6 +137,7 @@ def damaged() -> dict[str, tuple[bytes, str]]:
             "says that it holds 0 bytes of samples, and 3,200 bytes f",
         ),
         "no channels": (whole[:22] + b"\0\0" + whole[24:], "has 0 channels"),
+        "rate": (whole[:24] + b"\xff" * 4 + whole[28:], "1 channels at 4294967295 Hz"),
         "NaN": (wav(wrong, 32, floats=True), "sample 7 is not finite"),
         "too large": (wav(huge, 64, floats=True), "sample 3 is not finite"),
         "ADPCM": (whole[:20] + b"\2" + whole[21:], "has samples of format 0x0002 with 16 bits"),

@@ -38,7 +38,9 @@ class Reader(Part, ABC):
     """Reads a user's files in constant memory; its settings are those of `build` in a job.
 
     A build calls `columns`, `vocabularies` and `sequences`, each once and in this order, and then
-    `sources`, `learned` and `notes`. A prediction calls `recall`, and then `inputs` for each file.
+    `sources`, `learned` and `notes`. A prediction calls `recall`, `inputs` for a file, and then
+    `notes`; an evaluation of a file `inputs_with_targets` instead, and a prompt `encode`.
+
     Wrong settings and missing files are a JobError, files that cannot be understood a DataError.
     """
 

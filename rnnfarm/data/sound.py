@@ -37,13 +37,15 @@ def read_sound(path: Path) -> tuple[npt.NDArray[np.float32], int]:
         raise DataError(f"{path}: {error}; {CONVERT}, or leave it out") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); fix its permissions") from None
-    finite = np.isfinite(samples).all(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mixed = samples.mean(axis=1, dtype=np.float32)
+    finite = np.isfinite(mixed)
     if not finite.all():
         raise DataError(
             f"{path}: sample {int(finite.argmin())} is not finite; correct it, or leave the file"
             " out"
         )
-    return samples.mean(axis=1, dtype=np.float32), rate
+    return mixed, rate
 
 
 def _check_size(path: Path, count: int, held: int, channels: int) -> None:

@@ -17,6 +17,8 @@ PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")
 #: Programs that write to a pipe do not know the length, and give one from here on.
 ENDLESS = 0x7FFFF000
+FORMAT_BYTES = 40
+HIGHEST_RATE = 1_000_000  # Hz
 
 
 class WavError(Exception):
@@ -59,10 +61,10 @@ def find_samples(file: IO[bytes]) -> tuple[WavFormat, int, int]:
         name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
         if name == b"data":
             break
+        begin = file.tell()
         if name == b"fmt ":
-            form = _format(file.read(size + size % 2))
-        else:
-            file.seek(size + size % 2, os.SEEK_CUR)
+            form = _format(file.read(min(size, FORMAT_BYTES)))
+        file.seek(begin + size + size % 2)
     if form is None:
         raise WavError("has no 'fmt ' chunk before its 'data' chunk")
     left = end - file.tell()
@@ -82,7 +84,7 @@ def _format(chunk: bytes) -> WavFormat:
         tag = int.from_bytes(chunk[24:26], "little")
     if (tag, bits) not in {*((PCM, n) for n in (8, 16, 24, 32)), (FLOAT, 32), (FLOAT, 64)}:
         raise NotPlainWavError(f"has samples of format {tag:#06x} with {bits} bits")
-    if not channels or not rate:
+    if not channels or not 0 < rate <= HIGHEST_RATE:
         raise WavError(f"has {channels} channels at {rate} Hz")
     return WavFormat(tag == FLOAT, channels, rate, bits // 8)
 
