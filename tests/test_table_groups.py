@@ -172,7 +172,7 @@ def test_rows_are_sorted_by_time(tmp_path: Path, memory: int) -> None:
 
 def test_sorting_needs_a_time(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x\n1\n")
-    with pytest.raises(JobError, match="setting 'sort': name the column of dates or times"):
+    with pytest.raises(JobError, match="setting 'sort': name the column of times"):
         build(CSV(files=["t.csv"], sort=True), tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import reprlib
 import time
 from pathlib import Path
@@ -62,13 +63,25 @@ def build_dataset(
             if time.monotonic() - said >= EVERY:
                 said = time.monotonic()
                 say(f"building {path}: {writer.steps:,} steps")
-        writer.provenance = describe_build(reader, name or import_string(reader))
+        made = describe_build(reader, name or import_string(reader))
+        notes = [*made.notes, *_empty_parts(reader, writer.splits)]
+        writer.provenance = dataclasses.replace(made, notes=notes)
     dataset = open_dataset(path, filesystem=filesystem)
     sizes = ", ".join(f"{name} {split.steps:,}" for name, split in dataset.splits.items())
     say(f"built {path}: {sizes} steps")
     for note in writer.provenance.notes:
         say(f"{path}: {note}")
     return dataset
+
+
+def _empty_parts(reader: Reader, splits: list[str]) -> Iterator[str]:
+    """What there is to say of parts that the settings ask for, and that have got nothing."""
+    for part in ("valid", "test"):
+        for setting in (f"{part}_from", f"{part}_groups", f"{part}_files", part):
+            value = getattr(reader, setting, None)
+            if value and part not in splits:
+                yield f"{setting} = {value!r} gives no sequence for '{part}'; there is no such part"
+                break
 
 
 def import_string(reader: Reader) -> str:

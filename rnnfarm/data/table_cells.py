@@ -45,6 +45,8 @@ class TableCells(Reader):
 
     target: the columns of `target`, where there is one.
 
+    label: a column of labels, for classification.
+
     time: a column of dates or times, in whose order the rows of a sequence must be, or a column of
     dates and one of times of day. How they are written is found out from all rows.
 
@@ -68,6 +70,7 @@ class TableCells(Reader):
     categories: list[str] = []
     target: list[str] = []
     group: str | None = None
+    label: str | None = None
     time: str | list[str] | None = None
     time_format: str | None = None
     time_unit: Unit | None = None
@@ -179,7 +182,7 @@ class TableCells(Reader):
                 fields[name] = one_hot(read[column], at) if category else read[column]
             fields |= {key: as_keys(batch.column(key)) for key in keys}
             if time:
-                groups = [fields[key] for key in keys]
+                groups = [fields[key] for key in keys if key == self.group]
                 try:
                     moments = clock.read(joined([batch.column(name) for name in times]), groups)
                 except WrongTime as error:
@@ -226,7 +229,8 @@ class TableCells(Reader):
         named = self._named_columns()
         for first, second in (
             ("group", "values"), ("group", "target"), ("time", "values"), ("time", "target"),
-            ("categories", "values"), ("categories", "target"),
+            ("categories", "values"), ("categories", "target"), ("label", "values"),
+            ("label", "target"), ("label", "categories"),
         ):  # fmt: skip
             if both := [name for name in named[first] if name in named[second]]:
                 raise JobError(
@@ -241,6 +245,7 @@ class TableCells(Reader):
             "categories": self.categories,
             "target": self.target,
             "group": [] if self.group is None else [self.group],
+            "label": [] if self.label is None else [self.label],
             "time": self._times,
         }
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rnnfarm.data.external_sort import Block, len_of, sort_blocks, take
 from rnnfarm.data.table_cells import INSTANT, LOCAL, TableCells
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     from rnnfarm.data.origin import Origin
     from rnnfarm.data.row_numbers import RowNumbers
+    from rnnfarm.data.tally import Tally
 
 MEMORY = 32 << 20  # bytes of rows that are sorted at a time
+SHOWN = 10  # files that a note names
 #: The bits of a row's number that say which row of its file it is; those above say which file.
 ROW_BITS = 40
 
@@ -69,11 +71,7 @@ class TableRows(TableCells):
     join: bool | None = None
     sort: bool = False
     _files: list[Path]
-
-    def _check_order(self) -> None:
-        """JobError where rows are to be sorted by a time that is not named."""
-        if self.sort and self.time is None:
-            raise JobError("setting 'sort': name the column of dates or times in 'time' too")
+    _label_codes: dict[str, int]
 
     def _find_sources(self) -> list[Source]:
         """The files, together where their rows make sequences together."""
@@ -101,16 +99,35 @@ class TableRows(TableCells):
 
         Where a group comes back it is gathered, if `source` says so.
         """
-        rows = self._read(source, names)
+        rows = self._read_rows(source, names)
         if self.sort:
             rows = sort_blocks(rows, ["sequence", "instant", "number"], MEMORY)
         elif source.comes_back is not None:
             rows = sort_blocks(rows, ["sequence", "number"], MEMORY)
         return cut_runs(rows)
 
-    def _read(self, source: Source, names: list[str]) -> Iterator[Block]:
+    def _look_for_mixed(self, source: Source) -> None:
+        """Find out whether a group comes back after another, so that groups are gathered."""
+        if self.group is None or self.sort:
+            return
+        last = -1
+        for path in source.files:
+            row = 0
+            for batch in self._batches(path, [], [self.group], time=False):
+                if batch.num_rows:
+                    # Groups are numbered as they appear, so where they are not mixed numbers grow.
+                    numbers = self._block(source, path, row, batch, [])["sequence"]
+                    back = np.diff(numbers, prepend=last) < 0
+                    if back.any():
+                        first = self._numbers_of_files[path] << ROW_BITS
+                        source.comes_back = first + row + int(np.argmax(back))
+                        return
+                    last = int(numbers[-1])
+                row += batch.num_rows
+
+    def _read_rows(self, source: Source, names: list[str]) -> Iterator[Block]:
         """The rows of a source as they stand in its files."""
-        keys = [] if self.group is None else [self.group]
+        keys = list(dict.fromkeys(key for key in (self.group, self.label) if key is not None))
         for path in source.files:
             row = 0
             for batch in self._batches(path, names, keys, self.time is not None):
@@ -131,7 +148,9 @@ class TableRows(TableCells):
         else:
             groups = self._keys(path, batch, self.group, row)
             block["sequence"] = number_texts(groups, source.groups)
-        if self.time is not None:
+        if self.label is not None and self.label in batch.schema.names:
+            block["label"] = number_texts(batch.column(self.label), self._label_codes)
+        if LOCAL in batch.schema.names:
             block["local"] = _microseconds(batch.column(LOCAL))
             block["instant"] = _microseconds(batch.column(INSTANT))
         if names:
@@ -142,9 +161,10 @@ class TableRows(TableCells):
         """What has become of the rows of a source."""
         notes = []
         if len(source.files) > 1 and self.time is not None and not self.sort:
+            named = [path.name for path in source.files[:SHOWN]]
+            more = ["…"] if len(source.files) > SHOWN else []
             notes.append(
-                "the files were read in the order of their first times: "
-                + ", ".join(path.name for path in source.files)
+                f"the files were read in the order of their first times: {', '.join(named + more)}"
             )
         if source.comes_back is not None:
             notes.append(
@@ -193,9 +213,9 @@ def cut_runs(blocks: Iterable[Block]) -> Iterator[Run]:
             yield Run(take(block, slice(low, high)), begins)
 
 
-def first_rows(runs: Iterable[Run], first: int | None, alone: bool) -> Iterator[Run]:
+def first_rows(runs: Iterable[Run], first: int | None, alone: bool, tally: Tally) -> Iterator[Run]:
     """The first rows of each sequence; `alone`: there is one sequence only, and no need to read on
-    when it has enough."""
+    when it has enough. `tally` counts those that are left out."""
     taken = 0
     for run in runs:
         taken = 0 if run.begins else taken
@@ -204,15 +224,19 @@ def first_rows(runs: Iterable[Run], first: int | None, alone: bool) -> Iterator[
         if left > 0:
             yield Run(take(run.rows, slice(0, left)), run.begins)
         taken += left
+        if left < size:
+            tally.add("first", size - left, int(run.rows["number"][left]))
         if alone and taken == first:
             return
 
 
 def number_texts(column: pa.Array, known: dict[str, int]) -> npt.NDArray[np.int64]:
-    """The number of each value in the order in which values first appear; `known` grows."""
+    """The number of each value in the order in which values first appear, -1 for none; `known`
+    grows."""
     encoded = pc.cast(column, pa.string()).dictionary_encode()
     numbers = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
-    found: npt.NDArray[np.int64] = np.array(numbers, np.int64)[encoded.indices.to_numpy()]
+    places = encoded.indices.fill_null(len(numbers)).to_numpy()
+    found: npt.NDArray[np.int64] = np.array([*numbers, -1], np.int64)[places]
     return found
 
 

@@ -106,7 +106,7 @@ def survey_table(table: TableCells) -> TableSurvey:
     wanted = [*table.values, *table.target, *table.categories]
     if not table.values:
         _refuse_doubles(table._files[0], names)
-        wanted += [n for n in names if n not in (*wanted, table.group, *table._times)]
+        wanted += [n for n in names if n not in (*wanted, table.group, table.label, *table._times)]
         wanted = [name for name in wanted if names.count(name) == 1]
     surveys = {name: _column(table, name) for name in dict.fromkeys(wanted)}
     search = TimeSearch()
@@ -128,7 +128,7 @@ def survey_table(table: TableCells) -> TableSurvey:
     for name in table.categories:
         with _naming(table):
             found.rules[name] = categories_of(surveys[name])
-    used = {*found.rules, *found.left_out, table.group, *table._times}
+    used = {*found.rules, *found.left_out, table.group, table.label, *table._times}
     found.left_out |= {n: "'values' does not name it" for n in names if n not in used}
     for name, rule in found.rules.items():
         found.remarks += remarks(surveys[name]) if rule.kind == "number" else []

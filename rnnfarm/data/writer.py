@@ -90,6 +90,11 @@ class DatasetWriter:
             raise DataError("a dataset needs a column with an entry for every step")
         self._piece = max(1, min(BATCH_STEPS, BATCH_BYTES // step_bytes))
 
+    @property
+    def splits(self) -> list[str]:
+        """The splits that have a sequence so far."""
+        return list(self._done)
+
     def __enter__(self) -> Self:
         refuse_existing(self.place, self.replace)
         self._folder = _Folder(self.place, self.replace)

@@ -1,0 +1,202 @@
+"""Which rows of the sequences of a table are for training, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from rnnfarm.data.lines import leave_something
+from rnnfarm.errors import JobError, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+How = Literal["tail", "sequence", "group"]
+
+
+@dataclass
+class Found:
+    """A sequence, as a first pass over a table finds it.
+
+    name: its group; number: of its first row; before: how many of its rows are before the date at
+    which a split begins, by split; label, target: what belongs to the whole sequence.
+    """
+
+    name: str
+    number: int
+    length: int = 0
+    before: dict[str, int] = field(default_factory=dict)
+    label: int = -1
+    target: npt.NDArray[np.float32] | None = None
+
+
+class Part(NamedTuple):
+    """The rows [low, high) of a sequence, of which those before `counted` are only looked back at,
+    and never count as targets in this split."""
+
+    split: str
+    low: int
+    high: int
+    counted: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How sequences are divided; the settings of `TablePlan` of the same names."""
+
+    valid: float
+    test: float
+    split: How
+    valid_from: np.datetime64 | None = None
+    test_from: np.datetime64 | None = None
+    valid_groups: tuple[str, ...] = ()
+    test_groups: tuple[str, ...] = ()
+    lookback: int = 0
+
+    @property
+    def dates(self) -> dict[str, int]:
+        """The dates from which on rows are of a split, in microseconds as `local` has them."""
+        given = {"valid": self.valid_from, "test": self.test_from}
+        return {
+            name: int(date.astype("datetime64[us]").astype(np.int64))
+            for name, date in given.items()
+            if date is not None
+        }
+
+    def check(self, group: str | None, time: Any) -> None:
+        """JobError where settings contradict each other."""
+        leave_something(self.valid, self.test)
+        for name, usual in (("valid", 0.1), ("test", 0.0)):
+            date, groups = f"{name}_from", f"{name}_groups"
+            given = [date] if name in self.dates else []
+            given += [groups] if self._groups(name) else []
+            if len(given) > 1:
+                raise JobError(f"settings '{date}' and '{groups}': leave one out")
+            if given and getattr(self, name) not in (usual, 0.0):
+                raise JobError(f"settings '{name}' and '{given[0]}': leave one out")
+        if self.dates and time is None:
+            raise JobError(
+                f"setting '{next(iter(self.dates))}_from': name the column in 'time' too"
+            )
+        if (self.valid_groups or self.test_groups) and group is None:
+            raise JobError("settings 'valid_groups' and 'test_groups': name the column in 'group'")
+        whole = self.split != "tail"
+        if self.dates and whole:
+            raise JobError(f"setting 'split': dates cut sequences, and '{self.split}' does not")
+        if self.lookback and whole:
+            raise JobError(
+                f"setting 'lookback': with split = '{self.split}' no sequence is in two parts"
+            )
+        dates = self.dates
+        if len(dates) == 2 and dates["valid"] >= dates["test"]:
+            raise JobError("settings 'valid_from' and 'test_from': the test part comes last")
+        if self.test and (self.valid_from is not None or self.valid_groups):
+            given_as = "valid_from" if self.valid_from is not None else "valid_groups"
+            raise JobError(
+                f"settings '{given_as}' and 'test': say with '{given_as.replace('valid', 'test')}'"
+                " what the test part is"
+            )
+
+    def plan(self, found: list[Found]) -> list[list[Part]]:
+        """Return the parts of each sequence."""
+        owners = self._owners(found)
+        return [
+            list(self._cut(each)) if owner is None else [Part(owner, 0, each.length, 0)]
+            for each, owner in zip(found, owners, strict=True)
+        ]
+
+    def _cut(self, found: Found) -> Iterator[Part]:
+        """The parts of a sequence that is cut."""
+        length = found.length
+        test = found.before.get("test", length - round(length * self.test))
+        valid = found.before.get("valid")
+        if self.valid_groups:
+            valid = test
+        if valid is None and "test" in found.before:
+            valid = test - round(test * self.valid)
+        if valid is None:
+            valid = length - round(length * (self.valid + self.test))
+        edges = {"train": (0, valid), "valid": (valid, test), "test": (test, length)}
+        for split, (low, high) in edges.items():
+            if low < high:
+                yield Part(split, max(0, low - self.lookback), high, low)
+
+    def _owners(self, found: list[Found]) -> list[str | None]:
+        """The split that each sequence is in as a whole, None where it is cut."""
+        named = {name: split for split in ("valid", "test") for name in self._groups(split)}
+        known = {each.name for each in found}
+        for name, split in named.items():
+            if name not in known:
+                raise JobError(
+                    f"setting '{split}_groups': there is no group '{name}';"
+                    f" {suggestion(name, sorted(known))}"
+                )
+        owners = [named.get(each.name) for each in found]
+        rest = [number for number, owner in enumerate(owners) if owner is None]
+        valid = 0.0 if self.valid_groups else self.valid
+        test = 0.0 if self.test_groups else self.test
+        if self.split == "sequence":
+            valid_at = len(rest) - round(len(rest) * (valid + test))
+            test_at = len(rest) - round(len(rest) * test)
+            for place, number in enumerate(rest):
+                owners[number] = (
+                    "train" if place < valid_at else "valid" if place < test_at else "test"
+                )
+        elif self.split == "group":
+            held = hold_out([(found[n].name, found[n].label) for n in rest], valid, test)
+            for number in rest:
+                owners[number] = held.get(found[number].name, "train")
+        return owners
+
+    def _groups(self, split: str) -> tuple[str, ...]:
+        return self.valid_groups if split == "valid" else self.test_groups
+
+
+def hold_out(named: list[tuple[str, int]], valid: float, test: float) -> dict[str, str]:
+    """Return the names that are held out, and for what.
+
+    named: names, and the label of each. Names are taken in the order of a hash, and of each label
+    about the same part.
+    """
+    labels: dict[str, int] = {}
+    for name, label in named:
+        labels.setdefault(name, label)
+    order = sorted(labels, key=lambda name: (labels[name], _hash(name)))
+    held = _evenly(order, valid + test)
+    tested = set(_evenly(held, test / (valid + test) if test else 0.0, every=not valid))
+    return {name: "test" if name in tested else "valid" for name in held}
+
+
+def _evenly(names: list[str], part: float, every: bool = False) -> list[str]:
+    """A part of the names, spread evenly: one at least of several, and unless `every`, not all."""
+    if every or not part:
+        return names if part else []
+    ends = np.floor(np.arange(len(names) + 1) * part + 0.5)
+    taken = [name for name, more in zip(names, np.diff(ends), strict=True) if more]
+    if not taken and len(names) > 1:
+        return names[-1:]
+    return taken[:-1] if len(taken) == len(names) else taken
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def cut_parts(
+    parts: list[Part], position: int, size: int
+) -> Iterator[tuple[str, slice, bool, int]]:
+    """Give the parts of a block of `size` rows at `position` of a sequence.
+
+    Of each: its split, its slice of the block, whether it carries on the rows before, and how many
+    of its rows do not count.
+    """
+    for part in parts:
+        low, high = max(position, part.low), min(position + size, part.high)
+        if low < high:
+            context = min(max(part.counted - low, 0), high - low)
+            yield part.split, slice(low - position, high - position), low > part.low, context
