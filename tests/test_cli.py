@@ -641,3 +641,17 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the run wrote no metrics"
         time.sleep(0.02)
+
+
+def test_data_info_says_how_columns_are_read(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("city,x\nRome,1\nRome,5\nBern,2\n")
+    dataset = str(tmp_path / "d")
+    code, _, said = call("data", "build", "csv", dataset, str(tmp_path / "t.csv"))
+    assert code == 0
+    shown = call("data", "info", dataset)[1]
+    for text in (said, shown):
+        assert "column 'city' is left out: it holds text ('Rome')" in text
+    assert "notes:\n  values: x\n" in shown
+    learned = json.loads(call("data", "info", dataset, "--json")[1])["built_from"]["learned"]
+    assert learned["values"] == ["x"]
+    assert list(learned["left_out"]) == ["city"]
