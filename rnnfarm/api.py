@@ -12,7 +12,7 @@ from rnnfarm.job import Job, load_job, read_job
 from rnnfarm.job_reading import override
 from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
-from rnnfarm.training.session import Result
+from rnnfarm.training.result import Result
 from rnnfarm.training.session import train as train_job
 
 

@@ -132,7 +132,7 @@ def train(
     if as_json:
         print_json(result.to_dict())
     else:
-        print_table({k: v for k, v in result.to_dict().items() if k != "left_out"})
+        print_table(result.summary())
 
 
 for command in (submit, status, logs, stop, data):

@@ -262,6 +262,16 @@ class TrainingTable(Table):
     )
     evaluate_every: Count = Field(default=0, description="0: only at the end")
     evaluate_windows: Count = Field(default=0, description="0: the whole validation split")
+    monitor: str = Field(
+        default="valid_loss",
+        description="the metric of an evaluation that says which checkpoint is the best, and that "
+        "early stopping and a plateau go by",
+    )
+    mode: Literal["min", "max"] | None = Field(
+        default=None,
+        description="whether the monitored metric is better the lower or the higher it is; as is "
+        "known of the metric if absent",
+    )
     checkpoint_every: Count = Field(default=500, description="0: only at the end")
     keep: Positive = Field(
         default=3, description="the newest checkpoints that are kept, beside the best one"

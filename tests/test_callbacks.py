@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rnnfarm.builtin import rnnfarm_callbacks
 from rnnfarm.builtin.callbacks import EarlyStopping
-from rnnfarm.errors import JobError
 from rnnfarm.training.callback import Callback, RunInfo
 
 
-def stopped_at(callback: EarlyStopping, losses: list[float], start: int = 0) -> int | None:
+def stopped_at(callback: EarlyStopping, losses: list[Any], start: int = 0) -> int | None:
     """The evaluation after which the run is to end."""
     for n in range(start, len(losses)):
-        callback.on_evaluation({"step": n, callback.metric: losses[n]})
+        callback.on_evaluation({"step": n, callback.monitor.metric: losses[n]})
         if callback.stop:
             return n
     return None
@@ -40,11 +40,16 @@ def test_every_built_in_callback_is_tested_here() -> None:
         ({"patience": 2}, [3, float("nan"), float("nan")], 2),
         ({"patience": 2}, [float("nan"), float("nan"), 3, 2, 1], 1),
         ({"patience": 2, "metric": "perplexity"}, [3, 3, 3], 2),
+        ({"patience": 2, "mode": "max"}, [1, 2, 3, 3, 2], 4),
+        ({"patience": 2, "mode": "max", "min_delta": 0.5}, [1, 1.4, 1.5], 2),
+        ({"patience": 2, "mode": "max"}, [1, float("inf"), float("nan")], 2),
+        ({"patience": 2}, [3, None, 3, None, 3], 4),  # of nothing: no evaluation at all
+        ({"patience": 1}, [None, None, None], None),
         ({}, [1, 1, 1, 1, 1, 1], 5),
     ],
 )
 def test_early_stopping(
-    settings: dict[str, object], losses: list[float], expected: int | None
+    settings: dict[str, object], losses: list[Any], expected: int | None
 ) -> None:
     assert stopped_at(EarlyStopping(**settings), losses) == expected
 
@@ -65,9 +70,10 @@ def test_goes_on_from_its_state(stop: int) -> None:
     assert stopped_at(resumed, losses, stop) == 6
 
 
-def test_a_figure_that_an_evaluation_does_not_have() -> None:
-    with pytest.raises(JobError, match=r"metric = 'valid_los' .* did you mean 'valid_loss'"):
-        EarlyStopping(metric="valid_los").on_evaluation({"valid_loss": 1.0, "step": 3})
+def test_the_reason_where_a_metric_should_rise() -> None:
+    callback = EarlyStopping(patience=2, metric="valid_accuracy", mode="max")
+    stopped_at(callback, [0.5, 0.75, 0.7, 0.75])
+    assert callback.stop == "valid_accuracy was not above 0.75 in 2 evaluations in a row"
 
 
 def test_a_callback_of_ones_own(tmp_path: Path) -> None:
@@ -82,6 +88,7 @@ def test_a_callback_of_ones_own(tmp_path: Path) -> None:
     assert callback.settings() == {"limit": 5.0}
     callback.on_start(RunInfo(folder=tmp_path, job={}, step=0, steps=10))
     callback.on_evaluation({"valid_loss": 1.0})
+    callback.on_last_evaluation({"valid_loss": 1.0})
     callback.on_checkpoint(tmp_path)
     callback.on_step({"grad_norm": 4.0})
     assert callback.stop is None

@@ -39,8 +39,10 @@ ARRAYS = {
 }
 
 
-def write(folder: Path, step: int, valid_loss: float | None = None, **facts: Any) -> Path:
-    return write_checkpoint(folder, step, ARRAYS, {"valid_loss": valid_loss, **facts})
+def write(folder: Path, step: int, value: Any = None, mode: str = "min", **facts: Any) -> Path:
+    """A checkpoint that was measured at ``value``."""
+    monitored = {"metric": "valid_loss", "mode": mode, "value": value}
+    return write_checkpoint(folder, step, ARRAYS, {"monitored": monitored, **facts})
 
 
 def names(folder: Path) -> list[str]:
@@ -215,6 +217,39 @@ def test_a_loss_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
     assert best_checkpoint(tmp_path) == tmp_path / "step-00000003"
 
 
+def test_the_best_where_a_metric_should_rise(tmp_path: Path) -> None:
+    for step, accuracy in enumerate([0.5, 0.9, 0.7, 0.9, 0.8], 1):
+        write(tmp_path, step, accuracy, "max")
+        prune(tmp_path, 1)
+    assert names(tmp_path) == ["step-00000002", "step-00000005"]
+    assert best_checkpoint(tmp_path) == tmp_path / "step-00000002"
+
+
+def test_one_that_was_not_measured_is_not_the_best(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2.0)
+    write_checkpoint(tmp_path, 2, ARRAYS, {"monitored": None, "valid_loss": 1.0})
+    assert best_checkpoint(tmp_path) == tmp_path / "step-00000001"
+
+
+def test_what_a_run_measured_only_because_it_ended_counts_until_it_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2.0)
+    write(tmp_path, 2, 1.0, only_at_end=True)
+    assert best_checkpoint(tmp_path) == tmp_path / "step-00000002"
+    assert best_checkpoint(tmp_path, lasting=True) == tmp_path / "step-00000001"
+    write(tmp_path, 3, 3.0)
+    assert best_checkpoint(tmp_path) == tmp_path / "step-00000001"
+
+
+def test_pruning_leaves_what_a_run_in_one_piece_would(tmp_path: Path) -> None:
+    """A checkpoint that only the end of a piece has written goes with the next one."""
+    for step, passing in ((10, False), (20, False), (25, True), (27, True), (30, False)):
+        write(tmp_path, step, 30 - step, passing=passing, only_at_end=passing)
+        prune(tmp_path, 2)
+        if step == 27:
+            assert names(tmp_path) == ["step-00000020", "step-00000027"]
+    assert names(tmp_path) == ["step-00000020", "step-00000030"]
+
+
 def test_leftovers_are_swept_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     write(folder, 1)
@@ -268,8 +303,10 @@ print("ready", flush=True)
 while True:
     step += 1
     arrays = {f"parameters.{k}": np.full(60_000, step, np.float32) for k in range(4)}
-    write_checkpoint(folder, step, arrays, {"valid_loss": 1.0 + step % 5})
+    monitored = {"mode": "min", "value": 1.0 + step % 5}
+    write_checkpoint(folder, step, arrays, {"monitored": monitored})
     prune(folder, 2)
+    print(step, flush=True)
 """
 
 
@@ -284,6 +321,8 @@ def test_a_kill_at_any_instant_leaves_whole_checkpoints(tmp_path: Path) -> None:
         )  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        for _ in range(moments.randint(0, 4)):
+            process.stdout.readline()
         time.sleep(moments.uniform(0.0, 0.08))
         process.kill()
         process.wait()

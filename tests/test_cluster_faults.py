@@ -27,7 +27,8 @@ from ray.cluster_utils import Cluster
 from training_tools import REGISTRY, make_job
 
 from rnnfarm.errors import RunError
-from rnnfarm.training.session import Result, train
+from rnnfarm.training.result import Result
+from rnnfarm.training.session import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
 STEPS = 16

@@ -86,6 +86,23 @@ def test_linear() -> None:
     assert schedule(101, 100) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("kind", [Cosine, Linear])
+def test_a_course_with_steps_of_its_own_does_not_depend_on_the_run(kind: type[Schedule]) -> None:
+    own, plain = kind(steps=40, warmup=5, final=0.1), kind(warmup=5, final=0.1)
+    for steps in (10, 40, 100):
+        assert [own(k, steps) for k in range(1, 41)] == [plain(k, 40) for k in range(1, 41)]
+        assert own(90, steps) == pytest.approx(0.1)
+
+
+def test_plateau_of_a_metric_that_should_rise_and_its_least_factor() -> None:
+    schedule = Plateau(patience=1, gamma=0.1, minimum=0.05, mode="max")
+    factors = []
+    for value in (0.5, 0.6, 0.6, 0.55, 0.7, 0.1):
+        schedule.observe(value)
+        factors.append(schedule(1, 100))
+    assert factors == pytest.approx([1, 1, 0.1, 0.05, 0.05, 0.05])
+
+
 def test_inverse_sqrt() -> None:
     schedule = InverseSqrt(warmup=100)
     assert schedule(101, 1000) == 1.0

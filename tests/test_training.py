@@ -48,8 +48,9 @@ from rnnfarm.report import Progress
 from rnnfarm.training.checkpoint import checkpoints, read_checkpoint
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.loop import Trainer
+from rnnfarm.training.result import Result
 from rnnfarm.training.run import open_run
-from rnnfarm.training.session import Result, train
+from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_model, make_windows
 
 

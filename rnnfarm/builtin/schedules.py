@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rnnfarm.training.patience import Patience
+from rnnfarm.training.patience import Watching
 from rnnfarm.training.schedule import Schedule
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -33,26 +33,31 @@ class Step(Schedule):
         return float(self.gamma ** (step // self.every))
 
 
-class Cosine(Schedule):
-    """Half a cosine from 1 to ``final`` (Loshchilov and Hutter 2017, without restarts).
+class _Falling(Schedule):
+    """A schedule whose course has an end.
 
-    final: the factor at the end of the run.
+    final: the factor at the end of the course, and after it; steps: the step at which the course
+    ends, the run's last one if absent. A run that is later trained further needs it: its first
+    steps would have been others otherwise.
     """
 
     final: Share = 0.0
+    steps: Annotated[int, Field(ge=1)] | None = None
+
+    def __call__(self, step: int, steps: int) -> float:
+        return super().__call__(step, self.steps or steps)
+
+
+class Cosine(_Falling):
+    """Half a cosine from 1 to ``final`` (Loshchilov and Hutter 2017, without restarts)."""
 
     def factor(self, step: int, steps: int) -> float:
         share = min(step, steps) / steps
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-class Linear(Schedule):
-    """A straight line from 1 to ``final``.
-
-    final: the factor at the end of the run.
-    """
-
-    final: Share = 0.0
+class Linear(_Falling):
+    """A straight line from 1 to ``final``."""
 
     def factor(self, step: int, steps: int) -> float:
         return 1 + (self.final - 1) * min(step, steps) / steps
@@ -66,30 +71,30 @@ class InverseSqrt(Schedule):
         return math.sqrt(scale / (scale + step))
 
 
-class Plateau(Schedule):
-    """``gamma`` times as large whenever ``patience`` evaluations in a row were no better.
+class Plateau(Watching, Schedule):
+    """``gamma`` times as large whenever several evaluations in a row were no better.
+
+    An evaluation in which nothing could be measured does not count as one.
 
     patience: how many evaluations in a row may be no better; gamma: what the factor is then
-    multiplied by; min_delta: by how much the validation loss must fall below the best one to count
-    as better.
+    multiplied by; minimum: the factor below which it does not fall, as a share of the optimizer's
+    learning rate.
     """
 
-    needs_evaluation = True
     patience: Annotated[int, Field(ge=1)] = 3
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    minimum: Share = 0.0
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._patience = Patience(self.min_delta)
         self._scale = 1.0
 
     def factor(self, step: int, steps: int) -> float:
         return self._scale
 
-    def observe(self, valid_loss: float) -> None:
-        if self._patience.observe(valid_loss) >= self.patience:
-            self._scale *= self.gamma
+    def observe(self, value: float) -> None:
+        if self._patience.observe(value) >= self.patience:
+            self._scale = max(self._scale * self.gamma, self.minimum)
             self._patience.waited = 0
 
     def state(self) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from rnnfarm.job_checks import too_many_workers
 from rnnfarm.job_tables import Job, WorkersTable
 from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
-from rnnfarm.training.session import Result, train
+from rnnfarm.training.result import Result
+from rnnfarm.training.session import train
 from rnnfarm.training.setup import Model
 
 

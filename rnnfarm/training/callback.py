@@ -30,10 +30,11 @@ class RunInfo:
 class Callback(Part):
     """Called at the points of a run that its methods name; each may set ``stop``.
 
-    Metrics are the objects of ``metrics.jsonl``; a callback must not change them.
+    Metrics are the objects of ``metrics.jsonl``; a callback must not change them. ``train_loss`` is
+    None for a step of which no target counted, and so is every metric of an evaluation of none.
     """
 
-    #: Whether it goes by the figures of evaluations; a run without them is refused.
+    #: Whether it goes by the metrics of evaluations; a run without them is refused.
     needs_evaluation: ClassVar[bool] = False
 
     def __init__(self, **settings: Any) -> None:
@@ -48,7 +49,14 @@ class Callback(Part):
         """After every step."""
 
     def on_evaluation(self, metrics: dict[str, Any]) -> None:
-        """After every evaluation."""
+        """After every evaluation that ``training.evaluate_every`` asks for."""
+
+    def on_last_evaluation(self, metrics: dict[str, Any]) -> None:
+        """After an evaluation that is made only because the run ends.
+
+        A run that is resumed with more steps is to be what it would have been in one piece, which
+        is not measured there: what a callback decides by may not depend on it.
+        """
 
     def on_checkpoint(self, path: Path) -> None:
         """After the checkpoint in the folder ``path`` was written."""

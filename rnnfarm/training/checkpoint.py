@@ -118,17 +118,29 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the lowest validation loss, the oldest of equals; None without any."""
-    measured = {path: _valid_loss(path) for path in checkpoints(folder)}
-    best = min(measured, key=lambda path: measured[path], default=None)
-    return best if best is not None and math.isfinite(measured[best]) else None
+def best_checkpoint(folder: Path, *, lasting: bool = False) -> Path | None:
+    """Return the checkpoint whose own parameters were measured best, the oldest of equals.
+
+    An evaluation that was made only because a run ended counts as long as its checkpoint is the
+    newest: a run that went on would not have made it. With ``lasting`` it does not count at all.
+    None where none was measured.
+    """
+    found = checkpoints(folder)
+    ranks = {path: _rank(path, newest=path == found[-1] and not lasting) for path in found}
+    best = min(ranks, key=lambda path: ranks[path], default=None)
+    return best if best is not None and math.isfinite(ranks[best]) else None
 
 
-def _valid_loss(path: Path) -> float:
+def _rank(path: Path, newest: bool) -> float:
+    """How good a checkpoint's parameters are, the lower the better; infinity where unknown."""
     facts = _facts(path)
-    loss = None if isinstance(facts, str) else facts.get("valid_loss")
-    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else math.inf
+    monitored = None if isinstance(facts, str) else facts.get("monitored")
+    if isinstance(facts, str) or monitored is None or (facts.get("only_at_end") and not newest):
+        return math.inf
+    value = monitored["value"]
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return math.inf
+    return float(value) if monitored["mode"] == "min" else -float(value)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -140,14 +152,18 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the ``keep`` newest checkpoints and the one of the lowest validation loss.
+    """Remove all but the ``keep`` newest checkpoints and the best one.
 
-    Damaged ones are not removed. One that cannot be removed is named.
+    One that was written only because a run ended or was interrupted goes as soon as there is a
+    newer one, so that what is left does not depend on such ends. Damaged ones are not removed. One
+    that cannot be removed is named.
     """
     known = [path for path in checkpoints(folder) if _looks_whole(path)]
-    best = best_checkpoint(folder)
-    for path in known[:-keep]:
-        if path == best or isinstance(_read(path), str):
+    passing = {path for path in known[:-1] if _is_passing(path)}
+    kept = {*[path for path in known if path not in passing][-keep:]}
+    kept.add(best_checkpoint(folder, lasting=True) or folder)
+    for path in known:
+        if path in kept or isinstance(_read(path), str):
             continue
         try:
             doomed = _free(path, f".{path.name}.removed")
@@ -155,6 +171,11 @@ def prune(folder: Path, keep: int) -> None:
             shutil.rmtree(doomed)
         except OSError as error:
             log.warning("the old checkpoint %s could not be removed: %s", path, error)
+
+
+def _is_passing(path: Path) -> bool:
+    facts = _facts(path)
+    return not isinstance(facts, str) and bool(facts.get("passing"))
 
 
 def _looks_whole(path: Path) -> bool:

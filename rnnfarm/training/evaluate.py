@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
@@ -19,6 +19,7 @@ from rnnfarm.plugins import Registry
 from rnnfarm.report import append_evaluation
 from rnnfarm.training.alignable import check_alignable
 from rnnfarm.training.lanes import Node, reduce_tree
+from rnnfarm.training.monitor import Direction
 from rnnfarm.training.search import Search
 from rnnfarm.training.setup import Measured, Model
 from rnnfarm.training.tbptt import (
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from rnnfarm.training.run import OpenRun
 
 log = logging.getLogger("rnnfarm")
-#: Whether a metric is better when it falls or when it rises.
-Direction = Literal["min", "max"]
 
 
 def evaluate(
@@ -121,7 +120,7 @@ def figures(model: Model, sums: Sums) -> dict[str, float | None]:
 
 
 def directions(model: Model) -> dict[str, Direction]:
-    """What ``figures`` measures of a model, and whether it is better when it falls or rises."""
+    """What ``figures`` measures of a model, and which way each metric is better."""
     loss = model.loss.loss
     names: list[str] = ["loss", *value_metric(model, 0.0)]
     if loss.of_labels:

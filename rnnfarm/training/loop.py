@@ -19,11 +19,14 @@ from rnnfarm.data.window import Windows
 from rnnfarm.errors import PluginError, RunError
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
+from rnnfarm.training.best import Evaluations
 from rnnfarm.training.callback import Callback
 from rnnfarm.training.checkpoint import Checkpoint
-from rnnfarm.training.evaluate import evaluate, value_metric
+from rnnfarm.training.evaluate import directions, evaluate, value_metric
 from rnnfarm.training.lanes import Node, reduce_tree
+from rnnfarm.training.monitor import Monitor, monitor_of
 from rnnfarm.training.optimizer import OptimizerPass
+from rnnfarm.training.patience import Watching
 from rnnfarm.training.run import parameters_sha256, restore_arrays
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model
@@ -78,6 +81,7 @@ class Trainer:
         self.optimizer_states: dict[str, Any] = self.optimizer.states(layout.size)
         self.schedule: Schedule = training.schedule.create(registry)
         self.callbacks: list[Callback] = [c.create(registry) for c in training.callbacks]
+        self.evaluations = Evaluations(self._monitor())
         self.executor = lane_executor(self.device, self.threads, training.lanes)
         self.step = 0
         #: Of the last step, where it was due; see ``Lane.gradient_flow``.
@@ -90,7 +94,6 @@ class Trainer:
         self.learned = 0
         #: Of the last step that learned from any; a device may still be computing it.
         self.train_loss: Any = None
-        self.valid_loss: float | None = None
 
     @property
     def kernels(self) -> dict[str, str]:
@@ -202,13 +205,40 @@ class Trainer:
         )
 
     def evaluate(self, windows: Windows) -> dict[str, Any]:
-        """The metrics of the validation split, which the schedule goes by."""
+        """Measure the parameters on the validation split; return the metrics."""
         found = self.measure(windows)
-        loss = found["loss"]
-        if loss is not None:
-            self.schedule.observe(loss)
-        self.valid_loss = loss if loss is not None and math.isfinite(loss) else None
         return {"step": self.step} | {f"valid_{name}": value for name, value in found.items()}
+
+    def observe(self, entry: dict[str, Any], only_at_end: bool) -> bool:
+        """Show an evaluation to the schedule and the callbacks; whether it is the best so far.
+
+        What is measured only because the run ends has no part in what a run decides: resumed with
+        more steps, it is to be what it would have been in one piece.
+        """
+        if only_at_end:
+            for callback in self.callbacks:
+                callback.on_last_evaluation(entry)
+            return self.evaluations.add(entry, only_at_end)
+        schedule, monitor = self.schedule, self.evaluations.monitor
+        value = (schedule.monitor if isinstance(schedule, Watching) else monitor).value(entry)
+        if value is not None:
+            schedule.observe(value)
+        for callback in self.callbacks:
+            callback.on_evaluation(entry)
+        return self.evaluations.add(entry, only_at_end)
+
+    def _monitor(self) -> Monitor:
+        """What the job goes by; JobError where its evaluations do not measure that."""
+        training = self.job.training
+        known = {f"valid_{name}": mode for name, mode in directions(self.model).items()}
+        chosen = monitor_of("training.monitor", training.monitor, training.mode, known)
+        named = [(f"training.callbacks.{k}", part) for k, part in enumerate(self.callbacks)]
+        for key, part in (("training.schedule", self.schedule), *named):
+            if isinstance(part, Watching):
+                other = chosen.mode if part.metric in (None, chosen.metric) else None
+                metric = part.metric or chosen.metric
+                part.watch(monitor_of(f"{key}.metric", metric, part.mode or other, known))
+        return chosen
 
     def close(self) -> None:
         """End what computes the steps."""
@@ -237,7 +267,8 @@ class Trainer:
             "cursor": {"window": self.step, "epoch": epoch, "index": index},
             "seed": self.job.training.seed,
             "train_loss": None if self.train_loss is None else float(self.train_loss),
-            "valid_loss": self.valid_loss,
+            **self.evaluations.facts(self.step),
+            "learned": self.learned,
             "schedule": _kept(self.schedule),
             "callbacks": [
                 {"state": _kept(callback), "stop": callback.stop} for callback in self.callbacks
@@ -277,7 +308,9 @@ class Trainer:
         for callback, kept in zip(self.callbacks, facts["callbacks"], strict=True):
             callback.restore(kept["state"])
             callback.stop = kept["stop"]
-        self.train_loss, self.valid_loss = facts["train_loss"], facts["valid_loss"]
+        self.train_loss = facts["train_loss"]
+        self.evaluations.restore(facts)
+        self.learned = facts.get("learned", checkpoint.step)
         self.step = checkpoint.step
         kernels = self.kernels
         if kernels and facts["kernels"] != kernels:

@@ -39,7 +39,7 @@ log = logging.getLogger("rnnfarm")
 Item = TypeVar("Item")
 #: Keys of a job that a resumed run may change: none of them alters what was computed so far.
 FREE = {
-    "training.steps", "training.evaluate_every", "training.evaluate_windows",
+    "training.steps", "training.schedule.steps", "training.evaluate_every",
     "training.checkpoint_every", "training.keep", "training.log_every",
     "training.gradient_flow_every", "training.threads", "training.kernel", "training.device",
     "cluster", "data.path", "data.base", "data.build", "data.stale",
@@ -162,6 +162,8 @@ def choose_checkpoint(run: Path, wanted: str) -> Checkpoint:
         found = newest_checkpoint(folder)
     elif wanted == "best":
         best = best_checkpoint(folder)
+        if best is None:
+            log.warning("%s: none of its checkpoints was measured; the newest one is taken", run)
         found = newest_checkpoint(folder) if best is None else read_checkpoint(best)
     else:
         names = [path.name for path in checkpoints(folder)]

@@ -18,7 +18,7 @@ class Schedule(Part):
     warmup: the number of steps in which the factor rises from 1 / warmup to 1.
     """
 
-    #: Whether it goes by the figures of evaluations; a run without them is refused.
+    #: Whether it goes by the metrics of evaluations; a run without them is refused.
     needs_evaluation: ClassVar[bool] = False
     warmup: Annotated[int, Field(ge=0)] = 0
 
@@ -32,8 +32,12 @@ class Schedule(Part):
         """The factor after ``step`` of the ``steps`` steps that follow the warm-up."""
         raise NotImplementedError(f"{type(self).__name__} has no factor")
 
-    def observe(self, valid_loss: float) -> None:
-        """Called with the loss of every evaluation."""
+    def observe(self, value: float) -> None:
+        """Called after every evaluation that ``training.evaluate_every`` asks for.
+
+        ``value`` is the metric that the run goes by (``training.monitor``), or that the schedule
+        does (``rnnfarm.training.patience.Watching``). Not called where nothing could be measured.
+        """
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to keep, as JSON has it."""

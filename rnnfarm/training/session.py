@@ -3,69 +3,45 @@
 from __future__ import annotations
 
 import logging
-import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.current import ensure_current
 from rnnfarm.data.window import Windows
-from rnnfarm.equations.parts import part_name
-from rnnfarm.errors import Interrupted, JobError, RunError
-from rnnfarm.files import write_whole
+from rnnfarm.errors import Interrupted, RunError
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress, shown
-from rnnfarm.strict_json import to_json
 from rnnfarm.training.alignable import check_alignable
 from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
-    Checkpoint,
     checkpoints,
     newest_checkpoint,
     prune,
     sweep,
     write_checkpoint,
 )
+from rnnfarm.training.clock import Clock, now
 from rnnfarm.training.loop import Trainer
-from rnnfarm.training.run import (
-    alone_in,
-    check_same_job,
-    read_run_job,
-    write_run_job,
+from rnnfarm.training.preflight import (
+    check_evaluated,
+    check_folder,
+    check_targets,
+    warn_of_versions,
 )
+from rnnfarm.training.result import Result, write_run_json
+from rnnfarm.training.run import alone_in, write_run_job
 from rnnfarm.training.run_dataset import GOES_ON, check_same_data, keep_dataset
-from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model, make_model, make_windows
 
 log = logging.getLogger("rnnfarm")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run gave; ``parameters_sha256`` is the hash of the arena's bytes."""
-
-    run: str
-    steps: int
-    train_loss: float | None
-    valid_loss: float | None
-    parameters_sha256: str
-    kernel: str
-    workers: int
-    elements_per_second: float | None
-    #: What of each split no window has as a target.
-    left_out: dict[str, dict[str, int]]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"schema": 1, **asdict(self)}
 
 
 def train(
@@ -92,26 +68,32 @@ def train(
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     progress = progress or Progress(quiet=True)
+    check_folder(out, job, registry, resume)
     with threadpool_limits(job.training.blas_threads):
         begun = resume and bool(checkpoints(out / "checkpoints"))
         dataset = ensure_current(job, registry, progress.say, resuming=begun)
         model = make_model(job, dataset, registry, computes_here)
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
-        _check_evaluated(trainer, valid)
+        check_evaluated(trainer, valid)
         for split in [name for name in ("train", "valid") if name in dataset.splits]:
             check_alignable(model, dataset.split(split), dataset)
+        check_targets(model, trainer.windows)
+        if valid is not None:
+            check_targets(model, valid, job.training.evaluate_windows)
         with alone_in(out):
-            _check_folder(out, job, registry, resume)
+            check_folder(out, job, registry, resume)  # once more, now that nobody else is in it
+            sweep(out)
             write_run_job(out, job)
             keep_dataset(out, dataset)
             checkpoint = newest_checkpoint(out / "checkpoints") if resume else None
             if checkpoint is not None:
                 check_same_data(checkpoint, dataset, GOES_ON)
                 trainer.restore(checkpoint)
-                _warn_of_versions(checkpoint, registry)
+                warn_of_versions(checkpoint, registry)
                 progress.say(f"resuming {out} at step {trainer.step}")
-            run = _Run(trainer, registry, out, valid, progress, dataset.fingerprint())
+            clock = Clock.of(None if checkpoint is None else checkpoint.facts)
+            run = _Run(trainer, registry, out, valid, progress, dataset.fingerprint(), clock)
             try:
                 return run.loop()
             except MemoryError as error:
@@ -121,47 +103,6 @@ def train(
                 ) from error
             finally:
                 run.close()
-
-
-def _warn_of_versions(checkpoint: Checkpoint, registry: Registry) -> None:
-    """Say which plugins are not those that the checkpoint was computed with."""
-    old, new = checkpoint.facts["plugins"], registry.versions()
-    changed = [
-        f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if changed:
-        log.warning("since the checkpoint, %s; the results may differ", ", ".join(changed))
-
-
-def _check_evaluated(trainer: Trainer, valid: Windows | None) -> None:
-    """JobError where a part waits for evaluations and there will be none."""
-    parts: list[Schedule | Callback] = [trainer.schedule, *trainer.callbacks]
-    waiting = [part for part in parts if part.needs_evaluation]
-    if waiting and valid is None:
-        raise JobError(
-            f"{part_name(waiting[0])} goes by the validation loss, and the dataset has no split "
-            "'valid'; build it with one (valid = 0.1, say), or leave the part out"
-        )
-    if waiting and not trainer.job.training.evaluate_every:
-        raise JobError(
-            f"training.evaluate_every: {part_name(waiting[0])} goes by the validation loss, and it "
-            "is measured at the end only; set evaluate_every = 500, say, or leave the part out"
-        )
-
-
-def _check_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
-    """JobError where a run's folder holds another run, or one that is not to be resumed."""
-    if not (out / "job.toml").exists():
-        return
-    if not resume:
-        raise JobError(
-            f"{out}: there is a run in this folder; go on with it with --resume, or name "
-            "another folder with --out"
-        )
-    check_same_job(out, read_run_job(out, registry), job)
-    sweep(out)
 
 
 class _Run:
@@ -175,8 +116,10 @@ class _Run:
         valid: Windows | None,
         progress: Progress,
         data: dict[str, str],
+        clock: Clock,
     ) -> None:
         self.data = data
+        self.clock = clock
         self.trainer = trainer
         self.registry = registry
         self.out = out
@@ -212,7 +155,7 @@ class _Run:
                 self._every_so_often()
                 if interrupted:
                     if self.saved != trainer.step:
-                        self._checkpoint()
+                        self._checkpoint(passing=True)
                     raise Interrupted(
                         f"interrupted after step {trainer.step}; its checkpoint is written, go on "
                         f"with --resume --out {self.out}"
@@ -266,40 +209,45 @@ class _Run:
         def due(every: int) -> bool:
             return bool(every) and step % every == 0
 
-        ends = step == training.steps or self.trainer.stop is not None
-        if due(training.evaluate_every) or due(training.checkpoint_every) or ends:
+        def ends() -> bool:
+            return step == training.steps or self.trainer.stop is not None
+
+        if due(training.evaluate_every) or due(training.checkpoint_every) or ends():
             self._settle()
 
         if self.trainer.gradient_flow is not None:
             self._settle()
             self.metrics.write({"step": step, "gradient_flow": self.trainer.gradient_flow})
-        if due(training.evaluate_every) or step == training.steps:
-            self._evaluate()
-        ends = step == training.steps or self.trainer.stop is not None
-        if due(training.checkpoint_every) or ends:
-            self._checkpoint()
+        lasting = due(training.checkpoint_every)
+        if due(training.evaluate_every):
+            lasting |= self._evaluate()
+        elif ends():
+            self._evaluate(only_at_end=True)
+        if lasting or ends():
+            self._checkpoint(passing=not lasting)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, only_at_end: bool = False) -> bool:
+        """Measure the parameters; whether they are the best so far, and so are to be kept."""
         if self.valid is None:
-            return
+            return False
         entry = self.trainer.evaluate(self.valid)
         self.metrics.write(entry)
-        for callback in self.trainer.callbacks:
-            callback.on_evaluation(entry)
         found = "  ".join(f"{k} {shown(v)}" for k, v in entry.items() if k != "step")
         self.progress.say(f"step {self.trainer.step}  {found}")
+        return self.trainer.observe(entry, only_at_end)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, passing: bool) -> None:
+        """Write a checkpoint. ``passing``: one that a longer run would not write here."""
         self._settle()
         folder = self.out / "checkpoints"
         trainer = self.trainer
         self.metrics.flush()  # what led to a checkpoint is not lost where the checkpoint is not
-        path = write_checkpoint(
-            folder,
-            trainer.step,
-            trainer.arrays(),
-            trainer.facts(self.registry) | {"data": self.data},
-        )
+        facts = trainer.facts(self.registry) | {
+            "data": self.data,
+            "passing": passing,
+            **self.clock.facts(),
+        }
+        path = write_checkpoint(folder, trainer.step, trainer.arrays(), facts)
         self.saved = trainer.step
         prune(folder, self.training.keep)
         for callback in trainer.callbacks:
@@ -307,38 +255,36 @@ class _Run:
 
     def _end(self) -> Result:
         trainer = self.trainer
+        best = trainer.evaluations.best
         if trainer.stop is not None:
-            self.progress.say(f"stopped after step {trainer.step}: {trainer.stop}")
+            where = "" if best is None else f"; the best was {best} (--checkpoint best)"
+            self.progress.say(f"stopped after step {trainer.step}: {trainer.stop}{where}")
+        if not trainer.learned:
+            raise RunError(
+                f"no target counted in any of the {trainer.step} steps, so that nothing was "
+                "learned; look which targets of the data are observed, ignored or impossible, or "
+                "train for more steps"
+            )
         result = Result(
             run=str(self.out),
             steps=trainer.step,
+            best=best,
+            last=trainer.evaluations.last,
             train_loss=None if trainer.train_loss is None else float(trainer.train_loss),
-            valid_loss=trainer.valid_loss,
+            valid_loss=trainer.evaluations.valid_loss,
             parameters_sha256=trainer.parameters_sha256(),
             kernel=", ".join(sorted(set(trainer.kernels.values()))),
             workers=trainer.workers,
             elements_per_second=self.elements / self.seconds if self.seconds else None,
             left_out=self.left_out,
+            seconds=self.clock.seconds,
         )
         for callback in trainer.callbacks:
             callback.on_end(result.to_dict())
         if self.seconds or not (self.out / "run.json").exists():
-            _write_run_json(self.out, result.to_dict(), self.registry, trainer.stop)
+            times = {"started": self.clock.started, "ended": now()}
+            write_run_json(self.out, result.to_dict() | times, self.registry, trainer.stop)
         return result
-
-
-def _write_run_json(
-    out: Path, result: Mapping[str, Any], registry: Registry, stopped: str | None
-) -> None:
-    described = {
-        **result,
-        "stopped": stopped,
-        "plugins": registry.versions(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-    }
-    write_whole(out / "run.json", to_json(described, indent=1) + "\n")
 
 
 @contextmanager

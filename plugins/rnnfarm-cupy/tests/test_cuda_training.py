@@ -23,7 +23,8 @@ from rnnfarm.training.checkpoint import newest_checkpoint
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.generate import generate
 from rnnfarm.training.predict import predict
-from rnnfarm.training.session import Result, train
+from rnnfarm.training.result import Result
+from rnnfarm.training.session import train
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
 

@@ -1,0 +1,130 @@
+"""What must hold before the first step of a run, found as early as it can be."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from rnnfarm.data.window import NEXT, Windows
+from rnnfarm.equations.parts import part_name
+from rnnfarm.errors import JobError
+from rnnfarm.job import Job, read_job
+from rnnfarm.plugins import Registry
+from rnnfarm.training.callback import Callback
+from rnnfarm.training.checkpoint import Checkpoint, newest_checkpoint
+from rnnfarm.training.loop import Trainer
+from rnnfarm.training.run import check_same_job, read_run_job
+from rnnfarm.training.schedule import Schedule
+from rnnfarm.training.setup import Model
+
+log = logging.getLogger("rnnfarm")
+
+
+def check_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
+    """JobError where a run's folder holds another run, or one that is not to be resumed.
+
+    Reads the folder alone: neither data nor kernels are made for a run that is then refused.
+    """
+    if not (out / "job.toml").exists():
+        return
+    if not resume:
+        raise JobError(
+            f"{out}: there is a run in this folder; go on with it with --resume, or name "
+            "another folder with --out"
+        )
+    before = read_run_job(out, registry)
+    check_same_job(out, before, job)
+    old, new = before.training, job.training
+    if (old.steps, old.schedule) != (new.steps, new.schedule):
+        checkpoint = newest_checkpoint(out / "checkpoints")
+        if checkpoint is not None:
+            check_same_rates(checkpoint, job, registry)
+
+
+def check_same_rates(checkpoint: Checkpoint, job: Job, registry: Registry) -> None:
+    """JobError where the steps of a checkpoint would have had other learning rates in ``job``.
+
+    Those of a schedule that ends with the run depend on ``training.steps``.
+    """
+    old = read_job(checkpoint.facts["job"], registry, checkpoint.path, str(checkpoint.path))
+    mine, its = job.training, old.training
+    now, then = (one.schedule.create(registry) for one in (mine, its))
+    done = checkpoint.step
+    changed = next(
+        (k for k in range(1, done + 1) if now(k, mine.steps) != then(k, its.steps)), None
+    )
+    if changed is not None:
+        raise JobError(
+            f"training.steps: the run was made with {its.steps} and is now to have {mine.steps}, "
+            f"but its schedule {its.schedule.name!r} ends with the run, so that its steps from "
+            f"{changed} on would have had other learning rates; keep training.steps = "
+            f"{its.steps}, set training.schedule.steps = {its.steps} (steps after it keep the "
+            "last rate), or start another run with --out"
+        )
+
+
+def warn_of_versions(checkpoint: Checkpoint, registry: Registry) -> None:
+    """Say which plugins are not those that the checkpoint was computed with."""
+    old, new = checkpoint.facts["plugins"], registry.versions()
+    changed = [
+        f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        log.warning("since the checkpoint, %s; the results may differ", ", ".join(changed))
+
+
+def check_evaluated(trainer: Trainer, valid: Windows | None) -> None:
+    """JobError where a part waits for evaluations and there will be none."""
+    parts: list[Schedule | Callback] = [trainer.schedule, *trainer.callbacks]
+    waiting = [part for part in parts if part.needs_evaluation]
+    if waiting and valid is None:
+        raise JobError(
+            f"{part_name(waiting[0])} goes by the evaluations, and the dataset has no split "
+            "'valid'; build it with one (valid = 0.1, say), or leave the part out"
+        )
+    if waiting and not trainer.job.training.evaluate_every:
+        raise JobError(
+            f"training.evaluate_every: {part_name(waiting[0])} goes by the evaluations, and there "
+            "is one at the end only; set evaluate_every = 500, say, or leave the part out"
+        )
+
+
+def check_targets(model: Model, windows: Windows, most: int = 0) -> None:
+    """JobError where none of the targets that a run reads of a split counts.
+
+    Reads windows up to the first target that does, as a rule the first one. ``most``: how many the
+    run reads; all of an epoch where 0.
+    """
+    count = windows.windows_in_epoch(0)
+    for n in range(min(count, most) if most else count):
+        window = windows.read(n)
+        if model.loss.goal(window.target, window.valid).count:
+            return
+    split = windows.split
+    what = "learned" if split.name == "train" else "measured"
+    raise JobError(
+        f"{split.place.shown}: no target of split '{split.name}' counts, so that nothing can be "
+        f"{what}: {_why(windows, most)}"
+    )
+
+
+def _why(windows: Windows, most: int) -> str:
+    """Why no target of a split counts, and what to do."""
+    split = windows.split
+    starts = split.starts()
+    if windows.target == NEXT and int(np.diff(starts, append=split.steps).max()) == 1:
+        return (
+            f"each of its {len(starts)} sequences has one step, after which nothing comes; if a "
+            "column such as 'group' tells sequences apart, sort the rows by it, or leave it out"
+        )
+    if most and most < windows.windows_in_epoch(0):
+        return (
+            f"the first {most} windows have none; raise training.evaluate_windows, or set it to 0"
+        )
+    if windows.observed is not None:
+        return "none of them was observed; give data that have targets, or split them otherwise"
+    return "all of them are ignored by model.loss; give data that have others, or change 'ignore'"
