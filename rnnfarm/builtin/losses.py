@@ -8,6 +8,7 @@ a step is the sum over its units, and that of a batch the mean over its valid st
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -26,7 +27,7 @@ from rnnfarm.equations.language import (
     where,
 )
 from rnnfarm.equations.parts import Loss
-from rnnfarm.errors import DataError
+from rnnfarm.errors import DataError, JobError
 
 
 class MeanSquaredError(Loss):
@@ -50,11 +51,40 @@ class CrossEntropy(Loss):
         al. 2016, section 7): (1 - ε) · loss of the target + ε · mean of the losses of all classes.
         Evaluation does without it, so that a perplexity is one.
     ignore: a target that does not count.
+    weights: a list with a number for each class, by which its targets count in training, or
+        "balanced": (targets of all classes) / (number of classes · targets of the class), as they
+        are in the training part.
+
+    The mean is divided by the sum of the weights of its targets, as PyTorch's is. Evaluation counts
+    all targets alike.
     """
 
     target_kind: ClassVar[Literal["classes", "values"]] = "classes"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ignore: int | None = None
+    weights: list[Annotated[float, Field(ge=0)]] | Literal["balanced"] | None = None
+
+    @property
+    def class_weights(self) -> Sequence[float] | None:
+        return self.weights if isinstance(self.weights, list) else None
+
+    @property
+    def wants_counts(self) -> bool:
+        return self.weights == "balanced"
+
+    def with_counts(self, counts: Any) -> Loss:
+        counted = [0 if k == self.ignore else int(n) for k, n in enumerate(counts)]
+        classes = sum(n > 0 for n in counted)
+        weights = [sum(counted) / (classes * n) if n else 1.0 for n in counted]
+        return type(self)(**self.settings() | {"weights": weights})
+
+    def outputs(self, width: int) -> int:
+        if self.class_weights is not None and len(self.class_weights) != width:
+            raise JobError(
+                f"model.loss.weights: has {len(self.class_weights)} numbers, and the target has "
+                f"{width} classes; give one for each, those that no target has included"
+            )
+        return width
 
     def step(self, output: Symbol, target: Symbol) -> Symbol:
         # The largest logit cancels; without it exp would overflow.
@@ -66,9 +96,9 @@ class CrossEntropy(Loss):
         return log(row_sum(exp(logits))) - likely
 
     def measured(self) -> Loss:
-        if not self.label_smoothing:
+        if not self.label_smoothing and self.weights is None:
             return self
-        return type(self)(**self.settings() | {"label_smoothing": 0.0})
+        return type(self)(**self.settings() | {"label_smoothing": 0.0, "weights": None})
 
     def ignored(self, target: Symbol) -> Symbol | None:
         return None if self.ignore is None else equal(target, self.ignore)

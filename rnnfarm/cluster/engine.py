@@ -179,6 +179,7 @@ class ClusterTrainer(Trainer):
             self.registry.blocked,
             str(Path.cwd()) if moved else None,
             self.model.scales,
+            self.model.loss.loss.settings(),
             software_of(self.registry),
             self.log_file,
             self.say,

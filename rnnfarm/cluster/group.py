@@ -68,7 +68,8 @@ class Group:
     Args:
         blocked: the plugins that are not loaded.
         moved: the driver's working directory, where Ray has copied it to every node.
-        scales: how columns are scaled, which the driver has learned for all.
+        scales, loss: how columns are scaled, and the settings of the loss, which the driver has
+            learned for all.
         facts: what the driver has, which the workers are compared with.
         log_file: where Ray's own notices go.
         say: tells of what happens.
@@ -80,12 +81,13 @@ class Group:
         blocked: Sequence[str],
         moved: str | None,
         scales: Mapping[str, Scale],
+        loss: Mapping[str, Any],
         facts: dict[str, str],
         log_file: Path,
         say: Callable[[str], None],
     ) -> None:
         self.job, self.cluster = job, job.cluster
-        self.arguments = (job.to_dict(), list(blocked), moved, dict(scales))
+        self.arguments = (job.to_dict(), list(blocked), moved, dict(scales), dict(loss))
         self.facts = facts
         self.log_file = log_file
         self.say = say

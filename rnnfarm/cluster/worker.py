@@ -147,6 +147,7 @@ class Worker:
         blocked: Sequence[str],
         moved: str | None,
         scales: Mapping[str, Scale],
+        loss: Mapping[str, Any],
     ) -> Home:
         """Make everything from the job.
 
@@ -154,7 +155,8 @@ class Worker:
             blocked: plugins that are not to be loaded.
             moved: the driver's working directory, where Ray has copied it to this node: paths of
                 the job below it are meant in this worker's copy.
-            scales: how columns are scaled; learned once, so that all have the same bits.
+            scales, loss: how columns are scaled, and the settings of the loss; learned once, so
+                that all have the same bits.
         """
         registry = Registry.load(blocked)
         self.job = job = read_job(_moved(raw, moved), registry)
@@ -165,7 +167,7 @@ class Worker:
         _set_niceness(job.cluster.niceness)
         self.limits = threadpool_limits(job.training.blas_threads)
         dataset = ensure_dataset(job, registry, lambda line: self._begins(line))
-        self.model = make_model(job, dataset, registry, scales=scales)
+        self.model = make_model(job, dataset, registry, scales=scales, learned=loss)
         windows = make_windows(job, self.model, dataset, "train")
         self.valid = (
             make_windows(job, self.model, dataset, "valid") if "valid" in dataset.splits else None
@@ -246,17 +248,17 @@ class Worker:
         """The sums over all lanes of all workers, in the gradient of this worker's first lane."""
         step, own = self.trainer.step, parts[min(parts)].gradient
         assert own is not None
-        loss, count = 0.0, 0
+        loss, count, weight = 0.0, 0, 0.0
         for number, bucket in enumerate(self.buckets):
             arrays = list(self.exchange.receive(step, number))
             if number == 0:
                 found = arrays.pop()
                 if not self.exchange.on_host:
                     found = self.trainer.device.get(found)
-                loss, count = float(found[0]), int(found[1])
+                loss, count, weight = float(found[0]), int(found[1]), float(found[2])
             for target, array in zip(bucket.of(own), arrays, strict=True):
                 self._take(target, array)
-        return Sums(loss, count, gradient=own)
+        return Sums(loss, count, weight, gradient=own)
 
     def _take(self, target: Any, array: Any) -> None:
         """Write a sum over all workers into this worker's gradient, if it is not there already."""
@@ -341,7 +343,7 @@ class _Sender:
             if on_host and device is not HOST:
                 arrays = [device.get(array) for array in arrays]
             if number == 0:  # the figures travel with the first one
-                figures = np.array([float(sums.loss), sums.count], np.float64)
+                figures = np.array([float(sums.loss), sums.count, sums.weight], np.float64)
                 arrays.append(figures if on_host else device.put(figures))
             leaves[lane, lane + 1] = arrays
         add = add_parts if on_host else partial(_add_on, device)

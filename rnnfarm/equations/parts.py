@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 from unicodedata import normalize
@@ -106,6 +106,24 @@ class Loss(Part):
         """The loss that evaluation measures: this one, without what only training is helped by."""
         return self
 
+    @property
+    def class_weights(self) -> Sequence[float] | None:
+        """How much a target of each class counts in training; None where all count alike.
+
+        The mean over valid steps is then divided by the sum of their weights, not their number.
+        """
+        return None
+
+    @property
+    def wants_counts(self) -> bool:
+        """Whether ``with_counts`` is to be asked before training."""
+        return False
+
+    def with_counts(self, counts: Any) -> Loss:
+        """Return the loss with what it learns from how often each class is a target of the
+        training part, ``counts`` (classes,)."""
+        return self
+
     def ignored(self, target: Symbol) -> Symbol | None:
         """A comparison that is true for a target that does not count, or None."""
         return None
@@ -195,7 +213,10 @@ def trace_cell(cell: Cell, inputs: int, hidden: int) -> CellTrace:
 
 @dataclass(frozen=True)
 class LossTrace:
-    """A traced loss: ``rows`` is the loss of each row, ``ignored`` a condition or None."""
+    """A traced loss: ``rows`` is the loss of each row, ``ignored`` a condition or None.
+
+    Where classes have weights, the rows are multiplied with the input ``weight``.
+    """
 
     graph: Graph
     output: Symbol
@@ -219,7 +240,10 @@ def trace_loss(loss: Loss, outputs: int, targets: int) -> LossTrace:
         _fail(loss, "a loss has no learned parameters")
     if ignored is not None and not (isinstance(ignored, Symbol) and is_condition(ignored)):
         _fail(loss, f"ignored() must give a comparison such as equal(target, 0), not {ignored!r}")
-    return LossTrace(graph, output, target, row_sum(rows), ignored)
+    rows = row_sum(rows)
+    if loss.class_weights is not None:
+        rows = rows * graph.input("weight", 1)
+    return LossTrace(graph, output, target, rows, ignored)
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LossSum:
-    """The sum of a loss over the steps that count, and their number.
+    """The sum of a loss over the steps that count, their number, and the sum of their weights.
 
-    The sum is ``Late`` where the output's device is still computing it.
+    The sum is ``Late`` where the output's device is still computing it. Without weights of classes
+    the third is the number again.
     """
 
     total: Any
     count: int
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,16 @@ class Goal:
         target: ``(T * B, 1)`` classes, 0 at the steps that do not count, or ``(T * B, values)``.
         counts: ``(T, B)`` bool: the valid steps whose target is not to be ignored.
         count: how many these are.
+        weight: ``(T * B, 1)``, how much each step's target counts; None where all count alike.
+        total_weight: the sum of the weights of the steps that count, or their number.
         given: the target and the valid steps as they were, for a loss that evaluates itself.
     """
 
     target: Array
     counts: Array
     count: int
+    weight: Array | None
+    total_weight: float
     given: tuple[Array, Array]
 
 
@@ -65,6 +71,8 @@ class LossFunction:
         self.dtype = dtype
         self._outputs = outputs
         self._classes = loss.target_kind == "classes"
+        weights = loss.class_weights
+        self._weights = None if weights is None else np.asarray(weights, dtype)
         self._ignored: RowProgram | None = None
         #: The numbers of a target: 1 for classes.
         self.targets = self._targets = 1 if self._classes else targets
@@ -98,12 +106,18 @@ class LossFunction:
         Raises DataError for a class that the output does not have.
         """
         if self.loss.evaluate is not None:
-            return Goal(target, valid, int(np.count_nonzero(valid)), (target, valid))
+            count = int(np.count_nonzero(valid))
+            return Goal(target, valid, count, None, count, (target, valid))
         counts = self.counted(target, valid)
         values = self._target(target)
         if self._classes:
             values = self._known_classes(values, counts.reshape(-1))
-        return Goal(values, counts, int(np.count_nonzero(counts)), (target, valid))
+        count = int(np.count_nonzero(counts))
+        if self._weights is None:
+            return Goal(values, counts, count, None, count, (target, valid))
+        weight = self._weights[values]
+        total = float(weight[counts.reshape(-1)].sum(dtype=np.float64))
+        return Goal(values, counts, count, weight, total, (target, valid))
 
     def __call__(
         self,
@@ -146,13 +160,15 @@ class LossFunction:
             return self._evaluated(output, goal, d_output, device)
         size = goal.counts.shape[0] * goal.counts.shape[1]
         arrays = {"output": output.reshape(size, self._outputs), "target": goal.target}
+        if goal.weight is not None:
+            arrays["weight"] = goal.weight
         rows = arrays["rows"] = device.empty((size, 1), self.dtype)
         program = self._value
         if d_output is not None:
             program, arrays["d_output"] = self._gradient, d_output.reshape(size, self._outputs)
         program(arrays, program.spans(0, size), threads=threads)
         total = device.total(rows, goal.counts.reshape(-1), arrays.get("d_output"))
-        return LossSum(total, goal.count)
+        return LossSum(total, goal.count, goal.total_weight)
 
     def _evaluated(
         self, output: Array, goal: Goal, d_output: Array | None, device: Device
@@ -160,10 +176,10 @@ class LossFunction:
         """The loss by its own NumPy code, to which the output is brought."""
         assert self.loss.evaluate is not None
         gradient = None if d_output is None else device.get(d_output)
-        found = LossSum(*self.loss.evaluate(device.get(output), *goal.given, gradient))
+        total, count = self.loss.evaluate(device.get(output), *goal.given, gradient)
         if d_output is not None and gradient is not None and not device.immediate:
             device.load(d_output, gradient)
-        return found
+        return LossSum(total, count, count)
 
     def _target(self, target: Array) -> Array:
         dtype = np.intp if self._classes else np.dtype(self.dtype)

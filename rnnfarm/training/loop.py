@@ -151,20 +151,20 @@ class Trainer:
         first = self.lanes[0]
         self.gradient_flow = first.gradient_flow() if due and first.index == 0 else None
         # optimizer
-        if total.count:
+        if total.weight:
             self.optimizer.apply(
                 self.arena, total.gradient, self.optimizer_states, lr, step + 1, factor
             )
-        self.finish(total.count, loss)
+        self.finish(total.count if total.weight else 0, loss)
         return entry
 
     def _measured(self, total: Sums) -> tuple[Any, Any, Any]:
         """The mean loss of a step, the norm of its gradient, and what that is to be scaled by so
         that it is clipped. A step of which nothing counts has no loss, and changes nothing."""
-        if not total.count:
+        if not total.weight:
             return None, 0.0, 0.0
         clip = self.job.training.clip
-        mean = 1.0 / total.count
+        mean = 1.0 / total.weight
         scale = mean if self.model.loss.loss.reduction == "mean" else 1.0
         norm, factor = self.device.norm_and_scale(
             total.gradient, scale, None if clip is None else clip.norm
@@ -273,6 +273,7 @@ class Trainer:
             "callbacks": [
                 {"state": _kept(callback), "stop": callback.stop} for callback in self.callbacks
             ],
+            "loss": self.model.loss.loss.settings(),
             "scales": {name: scale.to_dict() for name, scale in self.model.scales.items()},
             "plugins": registry.versions(),
             "kernels": self.kernels,

@@ -74,7 +74,7 @@ def open_run(
         check_same_data(found, dataset, "what follows is of another dataset")
     learned = found.facts.get("scales", {})
     scales = {name: Scale.from_dict(plain) for name, plain in learned.items()}
-    model = make_model(job, dataset, registry, scales=scales)
+    model = make_model(job, dataset, registry, scales=scales, learned=found.facts.get("loss"))
     layout = model.network.layout
     arena = np.zeros(layout.size, job.training.dtype)
     restore_arrays(found, "parameters", layout.views(arena))

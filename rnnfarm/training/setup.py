@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Examples, Goal
 from rnnfarm.data.forecasts import Forecasts
@@ -32,6 +30,7 @@ from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
 from rnnfarm.plugins import Registry
+from rnnfarm.training.counts import target_counts
 from rnnfarm.training.targets import check_targets
 
 
@@ -67,11 +66,13 @@ def make_model(
     registry: Registry,
     computes_here: bool = True,
     scales: Mapping[str, Scale] | None = None,
+    learned: Mapping[str, Any] | None = None,
 ) -> Model:
     """The network and loss of a job; JobError where they do not fit the dataset.
 
     ``computes_here``: whether this process trains it; one that lets workers do it needs no device
     but the CPU. ``scales``: what a run has learned of them; by default they are learned here.
+    ``learned``: the settings of the loss, in the same way.
     """
     name = job.data.input or next(iter(dataset.columns))
     column = _column(dataset, name, "data.input")
@@ -84,6 +85,11 @@ def make_model(
     if job.data.mode == "forecast":
         width *= job.data.horizon
     goal = _goal(job, loss, wanted, target)
+    if learned is not None:
+        loss = type(loss)(**learned)
+    elif loss.wants_counts:
+        read = name if target == NEXT else target
+        loss = loss.with_counts(target_counts(dataset, read, ahead=target == NEXT, goal=goal))
     outputs = loss.outputs(width)
     if job.model.output.tied and outputs != column.vocabulary:
         raise JobError(

@@ -32,6 +32,7 @@ class Sums:
     Attributes:
         loss: the sum of the loss over valid steps.
         count: the number of valid steps.
+        weight: the sum of their weights, or their number where classes have none.
         correct: of these, how many targets were the likeliest class; evaluation of classes only.
         edits: how many labels would have to be changed in what was found; evaluation of labels
             only.
@@ -41,6 +42,7 @@ class Sums:
 
     loss: Any
     count: int
+    weight: float = 0.0
     correct: Any = 0
     edits: int = 0
     labels: int = 0
@@ -58,6 +60,7 @@ def add_sums(left: Sums, right: Sums, device: Device = HOST) -> Sums:
     return Sums(
         left.loss + right.loss,
         left.count + right.count,
+        left.weight + right.weight,
         left.correct + right.correct,
         left.edits + right.edits,
         left.labels + right.labels,
@@ -98,7 +101,7 @@ class Lane:
             d_output = self.memory.array("d_output", output.shape, output.dtype)
             loss = self.loss.compare(output, given.goal, d_output, self.threads, self.device)
             gradient = self.memory.array("gradient", (self.network.layout.size,), output.dtype)
-            sums = Sums(loss.total, loss.count, gradient=gradient)
+            sums = Sums(loss.total, loss.count, loss.weight, gradient=gradient)
             tell = None if ready is None else lambda layer: ready(self.index, layer, sums)
             backward(d_output, self.network.layout.views(gradient), None, tell)
         self.states = run.new_states
@@ -124,10 +127,13 @@ class Lane:
             **_read(window),
             "target": goal.target,
             "counts": goal.counts,
+            "weight": goal.weight,
             "fed": window.fed,
             "fed_mask": None if window.fed is None else window.valid[..., None],
         })  # fmt: skip
-        on_device = replace(goal, target=sent["target"], counts=sent["counts"])
+        on_device = replace(
+            goal, target=sent["target"], counts=sent["counts"], weight=sent.get("weight")
+        )
         fed = sent.get("fed"), sent.get("fed_mask")
         return Given(sent["x"], sent["mask"], sent["reset"], on_device, *fed)
 
@@ -136,7 +142,7 @@ class Lane:
         given = self._sent(windows, step)
         output = self._output(given, step, parameters, seed, windows.stride)
         loss = self.loss.measured.compare(output, given.goal, None, self.threads, self.device)
-        sums = Sums(loss.total, loss.count)
+        sums = Sums(loss.total, loss.count, loss.weight)
         goal = given.goal
         if self.loss.loss.of_labels:
             sums.edits, sums.labels = greedy_edits(self.device.get(output), *goal.given)
