@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Examples, Goal
 from rnnfarm.data.forecasts import Forecasts
