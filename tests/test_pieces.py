@@ -51,13 +51,18 @@ def untimed(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def facts_of(run: Path) -> dict[str, dict[str, Any]]:
-    """What the checkpoints of a run know, without their times and the job's steps."""
+    """What the checkpoints of a run know, without their times and the job's steps.
+
+    And without what a piece has measured only because it ended: it counts for the last one alone.
+    """
     found = {}
-    for path in sorted((run / "checkpoints").iterdir()):
+    paths = sorted((run / "checkpoints").iterdir())
+    for path in paths:
         facts = json.loads((path / "checkpoint.json").read_text())
-        for name in ("started", "seconds", "sha256", "job"):
-            del facts[name]
-        found[path.name] = facts
+        drop = ["started", "seconds", "sha256", "job"]
+        if path != paths[-1] and (facts["only_at_end"] or facts["evaluation"] is None):
+            drop += ["valid_loss", "evaluation", "monitored", "only_at_end"]
+        found[path.name] = {name: fact for name, fact in facts.items() if name not in drop}
     return found
 
 
