@@ -93,7 +93,7 @@ def check_evaluated(trainer: Trainer, valid: Windows | None) -> None:
         )
 
 
-def check_targets(model: Model, windows: Windows, most: int = 0) -> None:
+def check_countable(model: Model, windows: Windows, most: int = 0) -> None:
     """JobError where none of the targets that a run reads of a split counts.
 
     Reads windows up to the first target that does, as a rule the first one. ``most``: how many the

@@ -31,9 +31,9 @@ from rnnfarm.training.checkpoint import (
 from rnnfarm.training.clock import Clock, now
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.preflight import (
+    check_countable,
     check_evaluated,
     check_folder,
-    check_targets,
     warn_of_versions,
 )
 from rnnfarm.training.result import Result, write_run_json
@@ -78,9 +78,9 @@ def train(
         check_evaluated(trainer, valid)
         for split in [name for name in ("train", "valid") if name in dataset.splits]:
             check_alignable(model, dataset.split(split), dataset)
-        check_targets(model, trainer.windows)
+        check_countable(model, trainer.windows)
         if valid is not None:
-            check_targets(model, valid, job.training.evaluate_windows)
+            check_countable(model, valid, job.training.evaluate_windows)
         with alone_in(out):
             check_folder(out, job, registry, resume)  # once more, now that nobody else is in it
             sweep(out)
