@@ -16,6 +16,7 @@ from rnnfarm import __version__
 from rnnfarm.cli_cluster import logs, status, stop, submit
 from rnnfarm.cli_data import data
 from rnnfarm.cli_plugins import check, new_plugin, report
+from rnnfarm.errors import printable
 from rnnfarm.terminal import (
     Suggesting,
     as_json,
@@ -327,7 +328,8 @@ def predict(
         if table:
             said = row.get("text", row["prediction"])
             name = row.get("name", row["sequence"])
-            click.echo(f"{name:>8}  {said if isinstance(said, str) else to_json(said)}")
+            shown = said if isinstance(said, str) else to_json(said)
+            click.echo(printable(f"{name:>8}  {shown}"))
         else:
             click.echo(to_json(row))
 
@@ -351,9 +353,9 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
         for kind, names in plugin.hooks.items():
             click.echo(f"  {kind + ':':<12}{', '.join(names)}")
         if plugin.refused:
-            click.echo(f"  refused: {plugin.refused}")
+            click.echo(printable(f"  refused: {plugin.refused}"))
         for clash in plugin.clashes:
-            click.echo(f"  clash: {clash}")
+            click.echo(printable(f"  clash: {clash}"))
 
 
 @cli.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnfarm.errors import DataError
+from rnnfarm.errors import DataError, printable
 from rnnfarm.terminal import Suggesting, as_json, load_registry, log, print_json, quiet, setting
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def show_dataset(
     built = info["built_from"]
     defaults = {} if built is None else defaults_of(built["reader"], registry)
     for line in dataset_lines(info, defaults, notes):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 @data.command("verify")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from rnnfarm.errors import DataError, RunError
+from rnnfarm.errors import DataError, RunError, printable
 from rnnfarm.strict_json import to_json
 
 log = logging.getLogger("rnnfarm")
@@ -72,6 +72,7 @@ class Progress:
         """A line of its own."""
         if self.quiet:
             return
+        line = printable(line)
         with self._telling():
             if self._bar is not None:
                 self._bar.write(line, file=self.stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,13 +147,13 @@ def make_plugin(name: str, folder: Path) -> NewPlugin:
         file = folder / Template(path).substitute(module=module)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(Template(text).substitute(name=name, module=module), encoding="utf-8")
-    where = folder.as_posix()
+    where = shlex.quote(folder.as_posix())
     return NewPlugin(
         folder,
         (
             f"pip install --editable {where}",
             f"rnnfarm check {name}",
-            f"rnnfarm train {where}/job.toml",
+            f"rnnfarm train {shlex.quote((folder / 'job.toml').as_posix())}",
         ),
     )
 

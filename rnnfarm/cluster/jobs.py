@@ -86,7 +86,7 @@ class Jobs:
             python: the cluster's interpreter that has rnnfarm.
             requirements: what pip installs on the cluster's nodes first.
         """
-        job_id = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        job_id = f"{_plain(name)}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         out = out or f"~/rnnfarm-runs/{job_id}"
         words = [python, "-m", "rnnfarm.cluster.submitted", "train", JOB, "--address", "auto"]
         words += ["--out", out] + ["--resume"] * resume
@@ -193,6 +193,11 @@ class Jobs:
                     "RAY_AUTH_TOKEN_PATH"
                 ) from error
             raise DeviceError(f"{self.address}: {_no_dashboard(error, code, answer)}") from error
+
+
+def _plain(name: str) -> str:
+    """A name as it may stand in an address, a path and a command without quotes."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:60].strip("-.") or "job"
 
 
 def _answer(error: Exception) -> tuple[int, str]:

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import glob
 import os
+import reprlib
 import shutil
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,9 +27,10 @@ from rnnfarm.data.manifest import (
     SplitInfo,
     VocabularyInfo,
 )
-from rnnfarm.data.origin import NOWHERE, Origin
+from rnnfarm.data.origin import FIELDS, NOWHERE, Origin
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import BATCH_BYTES, BATCH_STEPS, ShardWriter
+from rnnfarm.data.window import NEXT
 from rnnfarm.errors import DataError, JobError, RunError
 from rnnfarm.files import (
     LOCK,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from rnnfarm.data.vocabulary import Vocabulary
 
 SHARD_BYTES = 64 << 20
+#: Names in a job or in the shards that are no columns of a reader's.
+RESERVED = (NEXT, *(field.name for field in FIELDS))
 
 
 class DatasetWriter:
@@ -86,6 +90,12 @@ class DatasetWriter:
         self._done: dict[str, list[ShardInfo]] = {}
         self._shards = 0
         step_bytes = sum(c.step_bytes for c in self.columns.values() if not c.own)
+        for column in self.columns:
+            _check_name("column", column)
+            if column in RESERVED:
+                raise DataError(
+                    f"column '{column}': this name has a meaning of its own; use another"
+                )
         if not step_bytes:
             raise DataError("a dataset needs a column with an entry for every step")
         self._piece = max(1, min(BATCH_STEPS, BATCH_BYTES // step_bytes))
@@ -144,6 +154,7 @@ class DatasetWriter:
             self._done[split].append(writer.close())
             writer = None
         if writer is None:
+            _check_name("split", split)
             name = f"shard-{self._shards:05d}.arrow"
             writer = ShardWriter(self._folder.place, name, self.columns, self.origins)
             self._open[split] = writer
@@ -235,6 +246,15 @@ def refuse_existing(place: Place, replace: bool = False) -> None:
         what = "is no dataset" if place.local is not None else "is not on a local filesystem"
         raise JobError(
             f"{place.shown}: {what}, so it is not replaced; remove it or give another path"
+        )
+
+
+def _check_name(kind: str, name: object) -> None:
+    """DataError for what JSON, Arrow and a command line cannot all name."""
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 255:
+        raise DataError(
+            f"{kind} {reprlib.repr(name)}: a {kind} is named by printable text of 1 to 255 "
+            "characters; give it another name"
         )
 
 

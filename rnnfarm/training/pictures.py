@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfarm.errors import JobError, RunError
+from rnnfarm.errors import JobError, RunError, printable
 from rnnfarm.nn.ctc import align
 from rnnfarm.training.answers import Answer
 from rnnfarm.training.names import written
@@ -102,7 +102,14 @@ class Pictures:
             axes.set(xlabel="step of the input")
 
     def _words(self, column: str, tokens: Iterable[int]) -> list[str]:
-        return written(self.opened.dataset.vocabulary(column), tokens)
+        return list(map(literal, written(self.opened.dataset.vocabulary(column), tokens)))
+
+
+def literal(text: str) -> str:
+    """Return a word as matplotlib writes it: no formula between dollars, no name that a legend
+    leaves out since it begins with an underscore."""
+    shown = printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def draw_confusion(folder: Path, report: Mapping[str, Any]) -> None:
@@ -116,7 +123,7 @@ def draw_confusion(folder: Path, report: Mapping[str, Any]) -> None:
     _prepare(folder)
     from matplotlib.figure import Figure
 
-    names, counts = found["classes"], np.array(found["counts"])
+    names, counts = list(map(literal, map(str, found["classes"]))), np.array(found["counts"])
     side = 3 + 0.35 * len(names)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
