@@ -177,6 +177,7 @@ def write_files(folder):
     (folder / "latin.txt").write_bytes(b"fine\nGr\xfc\xdfe\n")
     (folder / "cut.txt").write_bytes("fine\n€".encode()[:-1])
     (folder / "one.txt").write_text("one")
+    (folder / "wide.txt").write_text("one", encoding="utf-16")
     (folder / "packed.txt.gz").write_bytes(gzip.compress(b"one"))
     (folder / "folder").mkdir()
 
@@ -194,6 +195,7 @@ def write_files(folder):
         (Bytes, {"files": ["one.txt"], "split": "file"}, JobError, "cannot be split by file"),
         (Characters, {"files": ["latin.txt"]}, DataError, "line 2: byte 0xfc is not UTF-8"),
         (Characters, {"files": ["packed.txt.gz"]}, DataError, "is compressed; unpack it first"),
+        (Characters, {"files": ["wide.txt"]}, DataError, "wide.txt: is UTF-16; convert it to"),
         (Words, {"files": ["cut.txt"]}, DataError, "line 2: byte 0xe2 is not UTF-8"),
     ],
 )

@@ -129,6 +129,9 @@ def test_what_is_unknown_is_said_with_its_place(
     with caplog.at_level(logging.WARNING):
         assert read_by_run(run, tmp_path / "in.txt", tmp_path) == [[3, 0, 1, 0, 5, 1]]
     assert "in.txt: 2 of 6 words are not in the vocabulary and are read as <unk>" in (caplog.text)
+    with caplog.at_level(logging.WARNING):
+        assert _given(open_run(run, REGISTRY), REGISTRY, "one six", None).tolist() == [3, 0]
+    assert "the prompt: 1 of 2 words are not in the vocabulary" in caplog.text
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "a.txt").write_text("one two\nthree four\n" * 5)
     build = {"reader": "characters", "files": ["a.txt"], "valid": 0.0}
@@ -261,3 +264,22 @@ def test_prompts_from_the_command_line(tmp_path: Path) -> None:
     assert found[0]["text"] == found[1]["text"]
     assert (found[0]["prompt"], found[0]["input"]) == ("one\ntwo", None)
     assert (found[1]["prompt"], found[1]["input"]) == ("", str(tmp_path / "in.txt"))
+
+
+def test_labels_before_texts_to_predict_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text("up one two\ndown two\n" * 4)
+    run = trained(
+        tmp_path,
+        {"reader": "labelled-text", "files": ["a.txt"], "valid": 0.0},
+        "label",
+        pool="last",
+    )
+    (tmp_path / "in.txt").write_text("up one\ntwo up\n")
+    with caplog.at_level(logging.WARNING):
+        read_by_run(run, tmp_path / "in.txt", tmp_path)
+        assert "every line" not in caplog.text
+        (tmp_path / "in.txt").write_text("up one\ndown two\n")
+        read_by_run(run, tmp_path / "in.txt", tmp_path)
+    assert "every line has a label first, which is read as a part of its text" in caplog.text

@@ -98,18 +98,27 @@ class LabelledText(SplitReader):
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """A sequence a line of a file of texts without labels."""
+        lines = labelled = 0
         for number, line in self._lines(path):
             if line.strip() == self._header:
                 self._remarks.append(f"left out line {number}, as the header of the build")
                 continue
-            label, text = self._parts(line) if "\t" in line else ("", "")
-            if text and self.separator == "tab" and label in self._labels.index:
-                raise DataError(
-                    f"{path}, line {number}: has the label '{label}' beside a tab, and a prediction"
-                    " is made of a text alone; take the labels away"
-                )
+            lines += 1
+            label, _ = self._parts(line)
+            if label in self._labels.index:
+                labelled += 1
+                if self.separator == "tab":
+                    raise DataError(
+                        f"{path}, line {number}: has the label '{label}' beside a tab, and a"
+                        " prediction is made of a text alone; take the labels away"
+                    )
             tokens = self._encode("input", self._rules.clean(line))
             yield Sequence("input", {TOKENS: tokens}, origin=self.origin(path, number))
+        if 1 < lines == labelled:
+            self._remarks.append(
+                f"every line has a label {self.label}, which is read as a part of its text; take"
+                " the labels away"
+            )
 
     def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
         """A sequence a line of a file of labels and texts."""

@@ -49,8 +49,13 @@ def clean_text(text: str) -> str:
 
 def _not_utf8(path: Path) -> DataError:
     with path.open("rb") as file:
-        if file.read(2) == b"\x1f\x8b":
+        begin = file.read(2)
+        if begin == b"\x1f\x8b":
             return DataError(f"{path}: is compressed; unpack it first (gunzip)")
+        if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return DataError(
+                f"{path}: is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8 IN > OUT)"
+            )
         file.seek(0)
         for number, line in enumerate(file, 1):
             try:

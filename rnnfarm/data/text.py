@@ -13,7 +13,7 @@ from rnnfarm.data.lines import blank_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.pieces import line_pieces, whole_pieces
 from rnnfarm.data.reader import Reader, Sequence
-from rnnfarm.data.unknown import UnknownCounts
+from rnnfarm.data.unknown import INPUT, UnknownCounts
 from rnnfarm.errors import JobError
 
 if TYPE_CHECKING:
@@ -60,11 +60,14 @@ class TokenReader(Reader):
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """One file, whole or line by line as the files of the build."""
         self._begin(self._recalled_vocabularies[TOKENS])
-        yield from self._read(path, [("input", ENDLESS)])
+        yield from self._read(path, [(INPUT, ENDLESS)])
 
     def encode(self, text: str) -> npt.NDArray[Any]:
         """Return the tokens of a text, by the rules by which files are read."""
-        return self._recalled_vocabularies[TOKENS].encode(text)
+        self._begin(self._recalled_vocabularies[TOKENS])
+        ids = self._vocabulary.encode(text)
+        self._unknown.add(INPUT, ids)
+        return ids
 
     def _begin(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary

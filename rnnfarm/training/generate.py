@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun, limited, open_run
 from rnnfarm.training.run_reader import run_reader
 from rnnfarm.training.source import Source
+
+log = logging.getLogger("rnnfarm")
 
 
 def generate(
@@ -90,7 +93,10 @@ def _given(
         vocabulary = opened.dataset.vocabulary(name)
         assert vocabulary is not None
         return vocabulary.encode(prompt)
-    return reader.encode(prompt)
+    tokens = reader.encode(prompt)
+    for note in reader.notes():
+        log.warning("the prompt: %s", note)
+    return tokens
 
 
 def _line_end(vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
