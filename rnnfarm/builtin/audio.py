@@ -68,9 +68,11 @@ class Wav(Reader):
     is the blank of CTC.
 
     rate: samples a second to which every file is brought (`pip install 'rnnfarm[audio]'`), where
-    they have not all the same; window, step: in milliseconds; mels: the number of filters;
-    emphasis: of high frequencies; floor: the least power; deltas: orders of change over time that
-    are appended; normalise: mean 0 and deviation 1 for each value of an utterance.
+    they have not all the same; window: the length of a window in milliseconds; step: milliseconds
+    from one window to the next; mels: the number of filters; emphasis: how much of the sample before
+    is taken from each, which lifts high frequencies; floor: the least power; deltas: orders of
+    change over time that are appended; normalise: mean 0 and deviation 1 for each value of an
+    utterance.
     """
 
     files: list[FilePattern]

@@ -49,8 +49,9 @@ class InputFile:
 class SplitReader(Reader):
     """Base of the readers whose files are cut into the splits train, valid and test.
 
-    files: the files, by glob patterns; valid, test: the parts of `files` for validation and test,
-    from 0 to 1; valid_files, test_files: the files for validation and test, instead of a part.
+    files: the files, by glob patterns; valid: the part of `files` for validation, from 0 to 1;
+    test: the part of `files` for test, from 0 to 1; valid_files: the files for validation, instead
+    of a part; test_files: the files for test, instead of a part.
     """
 
     files: list[FilePattern]
