@@ -69,8 +69,8 @@ class Wav(Reader):
 
     rate: samples a second to which every file is brought (`pip install 'rnnfarm[audio]'`), where
     they have not all the same; window: the length of a window in milliseconds; step: milliseconds
-    from one window to the next; mels: the number of filters; emphasis: how much of a sample is taken
-    from the next, which lifts high frequencies; floor: the least power; deltas: orders of
+    from one window to the next; mels: the number of filters; emphasis: how much of each sample is
+    taken from the next, which lifts high frequencies; floor: the least power; deltas: orders of
     change over time that are appended; normalise: mean 0 and deviation 1 for each value of an
     utterance.
     """
