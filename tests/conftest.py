@@ -6,9 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from training_tools import write_tokens
 
 from rnnfarm.cli import main
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("no clock", deadline=None)
+settings.load_profile("no clock")
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -313,8 +313,10 @@ while True:
 def test_a_kill_at_any_instant_leaves_whole_checkpoints(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     moments = random.Random(4)
-    newest = 0
-    for _ in range(12):
+    newest = kills = 0
+    while kills < 12 or newest <= 12:  # on a slow machine more kills, until they met enough
+        kills += 1
+        assert kills <= 200
         process = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -335,7 +337,6 @@ def test_a_kill_at_any_instant_leaves_whole_checkpoints(tmp_path: Path) -> None:
         if found_newest is not None:
             assert found_newest.step >= newest
             newest = found_newest.step
-    assert newest > 12
     sweep(tmp_path)
     assert all(name.startswith("step-") for name in names(folder))
 

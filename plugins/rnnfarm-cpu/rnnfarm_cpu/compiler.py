@@ -22,10 +22,10 @@ NO_COMPILER = (
     "there is no C compiler (CC, cc, gcc, clang or the package ziglang); install one, or run "
     "pip install 'rnnfarm-cpu[zig]'"
 )
-#: Contraction makes a product and a sum one operation; nothing here changes what NaN or infinity
-#: do, or the order of sums.
+#: Nothing here changes what NaN or infinity do, or the order of sums; and a product and a sum are
+#: one operation only where the source says so, not where one copy of a loop happens to allow it.
 FLAGS = (
-    *("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-fPIC", "-shared", "-pthread", "-w"),
 )
 #: Seconds after which a compiler is taken for hung; a kernel takes one or two.

@@ -3,8 +3,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-/* Functions of which there is to be one copy: a compiler may make other sums and products one
- * operation in each copy, and then bits would depend on who calls. One also compiles sooner. */
+/* Functions of which there is to be one copy, which compiles sooner. */
 #define APART __attribute__((noinline, noclone))
 
 /* Columns: lane l of vector k is w[k * ldw + l], and 0 from lane n on. */

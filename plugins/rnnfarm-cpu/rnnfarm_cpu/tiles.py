@@ -156,7 +156,7 @@ def _tile_text(rows: int, vectors: int) -> str:
     lines += [f"        const vec b{j} = b[k * {vectors} + {j}];" for j in range(vectors)]
     for i, row in enumerate(sums):
         lines.append(f"        const vec a{i} = rnn_splat(a[{i} * lda + k]);")
-        lines += [f"        {c} += a{i} * b{j};" for j, c in enumerate(row)]
+        lines += [f"        {c} = rnn_fma(a{i}, b{j}, {c});" for j, c in enumerate(row)]
     lines += ["    }"]
     for i, row in enumerate(sums):
         lines += [f"    ((vec *)(out + {i} * ldo))[{j}] = {c};" for j, c in enumerate(row)]

@@ -1,7 +1,7 @@
 /* Vectors of reals, and the operations that equations have, on the compiler's own vector types.
  *
  * What stands before this text defines RNN_DOUBLE (0: real is float, 1: real is double) and
- * RNN_LANES. The text needs no intrinsics of any processor.
+ * RNN_LANES. The text needs no intrinsics of any processor but for fused multiply-adds.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -202,6 +202,33 @@ RNN_INLINE vec rnn_max_lanes(vec v) {
     return rnn_maximum(v, RNN_SWAPPED(1));
 }
 
+/* a * b + c with one rounding, where the processor has that. Compilers are told to make no such
+ * operation of their own: they would in one copy of a loop and not in another, and then bits would
+ * depend on how many rows a thread has. gcc does not keep a loop over lanes of it in registers. */
+RNN_INLINE vec rnn_fma(vec a, vec b, vec c) {
+#if defined(__clang__) && __has_builtin(__builtin_elementwise_fma)
+    return __builtin_elementwise_fma(a, b, c);
+#elif defined(__FMA__) && RNN_BYTES == 32 && RNN_DOUBLE
+    return __builtin_ia32_vfmaddpd256(a, b, c);
+#elif defined(__FMA__) && RNN_BYTES == 32
+    return __builtin_ia32_vfmaddps256(a, b, c);
+#elif defined(__AVX512F__) && RNN_BYTES == 64 && RNN_DOUBLE
+    return __builtin_ia32_vfmaddpd512_mask(a, b, c, (unsigned char)-1, 4);
+#elif defined(__AVX512F__) && RNN_BYTES == 64
+    return __builtin_ia32_vfmaddps512_mask(a, b, c, (unsigned short)-1, 4);
+#elif defined(__FP_FAST_FMAF) && defined(__FP_FAST_FMA)
+    vec r;
+    RNN_LANE_LOOP
+    for (int l = 0; l < RNN_LANES; ++l)
+        r[l] = RNN_DOUBLE ? __builtin_fma(a[l], b[l], c[l]) : __builtin_fmaf(a[l], b[l], c[l]);
+    return r;
+#else
+    return a * b + c;
+#endif
+}
+/* A step of Horner's rule, p * x + c. */
+RNN_INLINE vec rnn_horner(vec p, vec x, real c) { return rnn_fma(p, x, rnn_splat(c)); }
+
 /* ---- Elementwise operations: NaN gives NaN in all of them ---- */
 
 #define RNN_SIGN_BIT ((rnn_int)((rnn_uint)1 << (8 * sizeof(real) - 1)))
@@ -249,38 +276,40 @@ RNN_INLINE vec rnn_sqrt(vec x) {
 
 /* r from n and x. */
 RNN_INLINE vec rnn_exp_rest(vec x, vec n) {
-    return x - n * RNN_LN2_HIGH - n * RNN_LN2_LOW;
+    return rnn_fma(n, rnn_splat(-RNN_LN2_LOW), rnn_fma(n, rnn_splat(-RNN_LN2_HIGH), x));
 }
 
 /* (exp(r) - 1 - r) / r^2: a least-squares fit that was weighted until its errors were level. */
 RNN_INLINE vec rnn_exp_series(vec r) {
 #if RNN_DOUBLE
-    vec p = r * 0x1.ada93c68de69ap-26 + 0x1.28ae17e00acb5p-22;
-    p = p * r + 0x1.71df0a4eab2dap-19;
-    p = p * r + 0x1.a01999459cb56p-16;
-    p = p * r + 0x1.a01a0136d1321p-13;
-    p = p * r + 0x1.6c16c1847e859p-10;
-    p = p * r + 0x1.111111112556ap-7;
-    p = p * r + 0x1.55555555506a6p-5;
-    p = p * r + 0x1.5555555555504p-3;
-    return p * r + 0x1.000000000000ap-1;
+    vec p = rnn_horner(rnn_splat(0x1.ada93c68de69ap-26), r, 0x1.28ae17e00acb5p-22);
+    p = rnn_horner(p, r, 0x1.71df0a4eab2dap-19);
+    p = rnn_horner(p, r, 0x1.a01999459cb56p-16);
+    p = rnn_horner(p, r, 0x1.a01a0136d1321p-13);
+    p = rnn_horner(p, r, 0x1.6c16c1847e859p-10);
+    p = rnn_horner(p, r, 0x1.111111112556ap-7);
+    p = rnn_horner(p, r, 0x1.55555555506a6p-5);
+    p = rnn_horner(p, r, 0x1.5555555555504p-3);
+    return rnn_horner(p, r, 0x1.000000000000ap-1);
 #else
-    vec p = r * 0x1.6a4d34p-10f + 0x1.12398ep-7f;
-    p = p * r + 0x1.5558b0p-5f;
-    p = p * r + 0x1.555492p-3f;
-    return p * r + 0x1.fffffcp-2f;
+    vec p = rnn_horner(rnn_splat(0x1.6a4d34p-10f), r, 0x1.12398ep-7f);
+    p = rnn_horner(p, r, 0x1.5558b0p-5f);
+    p = rnn_horner(p, r, 0x1.555492p-3f);
+    return rnn_horner(p, r, 0x1.fffffcp-2f);
 #endif
 }
 
 /* Exact at r = 0, and a last rounding that is far larger than those before it. */
-RNN_INLINE vec rnn_exp_small(vec r) { return (rnn_exp_series(r) * r + (real)1) * r + (real)1; }
+RNN_INLINE vec rnn_exp_small(vec r) {
+    return rnn_horner(rnn_horner(rnn_exp_series(r), r, 1), r, 1);
+}
 
 /* Two powers of two whose product is 2^n: 2^n itself may not be a normal number. The sum's low
  * bits are n plus both biases. */
 RNN_INLINE vec rnn_exp(vec x) {
     const real round = RNN_ROUND + 2 * RNN_BIAS;
     x = rnn_at_most(rnn_at_least(x, RNN_EXP_LOW), RNN_EXP_HIGH);
-    const vec sum = x * RNN_LOG2E + round;
+    const vec sum = rnn_horner(rnn_splat(RNN_LOG2E), x, round);
     const vec p = rnn_exp_small(rnn_exp_rest(x, sum - round));
     const rnn_bits both = (rnn_bits)sum, half = both >> 1;
     return p * (vec)(half << RNN_MANTISSA) * (vec)((both - half) << RNN_MANTISSA);
@@ -292,7 +321,7 @@ RNN_INLINE vec rnn_exp(vec x) {
 RNN_INLINE vec rnn_scaled_exp(vec x) {
     const real round = RNN_ROUND + RNN_BIAS + 64;
     x = rnn_at_least(x, RNN_EXP_LOW);
-    const vec sum = x * RNN_LOG2E + round;
+    const vec sum = rnn_horner(rnn_splat(RNN_LOG2E), x, round);
     const vec p = rnn_exp_small(rnn_exp_rest(x, sum - round));
     return p * (vec)((rnn_bits)sum << RNN_MANTISSA);
 }
@@ -310,11 +339,11 @@ RNN_INLINE vec rnn_sigmoid(vec x) {
 RNN_INLINE vec rnn_tanh(vec x) {
     const real round = RNN_ROUND + RNN_BIAS;
     const vec y = rnn_at_most(rnn_abs(x) * 2, 40);
-    const vec sum = y * RNN_LOG2E + round;
+    const vec sum = rnn_horner(rnn_splat(RNN_LOG2E), y, round);
     const vec r = rnn_exp_rest(y, sum - round);
     const vec power = (vec)((rnn_bits)sum << RNN_MANTISSA);
-    const vec small = r * r * rnn_exp_series(r) + r;
-    const vec e = power * small + (power - 1);
+    const vec small = rnn_fma(r * r, rnn_exp_series(r), r);
+    const vec e = rnn_fma(power, small, power - 1);
     return (vec)((mask)(e / (e + 2)) | ((mask)x & RNN_SIGN_BIT));
 }
 
@@ -341,17 +370,18 @@ RNN_INLINE vec rnn_log(vec x) {
     const vec s = f / (f + 2);
     const vec z = s * s;
 #if RNN_DOUBLE
-    vec p = z * 0x1.2f093903aaa09p-3 + 0x1.39a15281ea0efp-3;
-    p = p * z + 0x1.7466434b2575fp-3;
-    p = p * z + 0x1.c71c51f1b0b2ap-3;
-    p = p * z + 0x1.2492494212474p-2;
-    p = p * z + 0x1.999999997faf4p-2;
-    p = p * z + 0x1.5555555555593p-1;
+    vec p = rnn_horner(rnn_splat(0x1.2f093903aaa09p-3), z, 0x1.39a15281ea0efp-3);
+    p = rnn_horner(p, z, 0x1.7466434b2575fp-3);
+    p = rnn_horner(p, z, 0x1.c71c51f1b0b2ap-3);
+    p = rnn_horner(p, z, 0x1.2492494212474p-2);
+    p = rnn_horner(p, z, 0x1.999999997faf4p-2);
+    p = rnn_horner(p, z, 0x1.5555555555593p-1);
 #else
-    vec p = z * 0x1.31e086p-2f + 0x1.995ed6p-2f;
-    p = p * z + 0x1.55557ap-1f;
+    vec p = rnn_horner(rnn_splat(0x1.31e086p-2f), z, 0x1.995ed6p-2f);
+    p = rnn_horner(p, z, 0x1.55557ap-1f);
 #endif
-    const vec log = k * RNN_LN2_HIGH + (s * 2 + (s * z * p + k * RNN_LN2_LOW));
+    const vec low_part = rnn_fma(s * z, p, k * RNN_LN2_LOW);
+    const vec log = rnn_fma(k, rnn_splat(RNN_LN2_HIGH), rnn_fma(s, rnn_splat(2), low_part));
     const real infinity = (real)__builtin_inff();
     const vec odd = rnn_where((mask)(x < (vec){0}), rnn_splat((real)__builtin_nanf("")),
                               rnn_splat(-infinity));
@@ -362,22 +392,22 @@ RNN_INLINE vec rnn_log(vec x) {
 /* max(x, 0) + log1p(e) for e = exp(-|x|), log1p(e) being 2 atanh(e / (2 + e)). */
 RNN_INLINE vec rnn_softplus(vec x) {
     const vec e = rnn_scaled_exp((vec)((mask)x | RNN_SIGN_BIT));
-    const vec w = e / (e * (real)0.5 + RNN_SCALE);
+    const vec w = e / rnn_horner(e, rnn_splat((real)0.5), RNN_SCALE);
     const vec z = w * w * (real)0.25;
 #if RNN_DOUBLE
-    vec p = z * 0x1.5c810cb21630cp-4 + 0x1.55a730e6436c9p-5;
-    p = p * z + 0x1.efdacb54c423cp-5;
-    p = p * z + 0x1.106799027dea8p-4;
-    p = p * z + 0x1.3b1ddf09be9f0p-4;
-    p = p * z + 0x1.745cb3d3226dfp-4;
-    p = p * z + 0x1.c71c741db8a7bp-4;
-    p = p * z + 0x1.2492492089f5ap-3;
-    p = p * z + 0x1.99999999a0788p-3;
-    p = p * z + 0x1.5555555555535p-2;
+    vec p = rnn_horner(rnn_splat(0x1.5c810cb21630cp-4), z, 0x1.55a730e6436c9p-5);
+    p = rnn_horner(p, z, 0x1.efdacb54c423cp-5);
+    p = rnn_horner(p, z, 0x1.106799027dea8p-4);
+    p = rnn_horner(p, z, 0x1.3b1ddf09be9f0p-4);
+    p = rnn_horner(p, z, 0x1.745cb3d3226dfp-4);
+    p = rnn_horner(p, z, 0x1.c71c741db8a7bp-4);
+    p = rnn_horner(p, z, 0x1.2492492089f5ap-3);
+    p = rnn_horner(p, z, 0x1.99999999a0788p-3);
+    p = rnn_horner(p, z, 0x1.5555555555535p-2);
 #else
-    vec p = z * 0x1.1efeaep-3f + 0x1.1eb49ep-3f;
-    p = p * z + 0x1.99d296p-3f;
-    p = p * z + 0x1.5555p-2f;
+    vec p = rnn_horner(rnn_splat(0x1.1efeaep-3f), z, 0x1.1eb49ep-3f);
+    p = rnn_horner(p, z, 0x1.99d296p-3f);
+    p = rnn_horner(p, z, 0x1.5555p-2f);
 #endif
-    return rnn_relu(x) + (w * z * p + w);
+    return rnn_relu(x) + rnn_fma(w * z, p, w);
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 HEADER = Path(__file__).parents[1] / "rnnfarm_cpu" / "vector.h"
 FLAGS = [
-    *("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-shared", "-fPIC", "-std=gnu11", "-Wno-psabi"),
 ]
 #: What a result may be away from the exact one, in units in the last place of the rounded one.
