@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_tools import make_network
+from training_tools import REGISTRY, make_network
 
 from rnnfarm.builtin import cells
 from rnnfarm.equations.initial import NUMBERS, Init
 from rnnfarm.job import read_job
 from rnnfarm.job_inits import initial
 from rnnfarm.nn.decoder import DecoderSpec
+from rnnfarm.nn.loss import LossFunction
 from rnnfarm.nn.network import LayerSpec, NetworkSpec
 
 PAGE = (Path(__file__).parents[1] / "docs" / "defaults.md").read_text(encoding="utf-8")
@@ -75,3 +76,30 @@ def test_linear_maps_and_cells() -> None:
             forget = values[30:60] if layer.endswith("W") else values[:0]
             assert (forget == 1).all()
             assert values.sum() == forget.size, name
+
+
+def test_its_settings_of_optimizers_are_the_defaults() -> None:
+    rows = re.findall(r"^\| `(\w+)` `(\w+)` \| (\S+) \|", PAGE, re.M)
+    assert len(rows) == 7
+    for name, setting, value in rows:
+        assert REGISTRY.get("optimizers", name)().settings()[setting] == float(value), name
+
+
+def test_what_it_says_of_plateaus() -> None:
+    schedule = REGISTRY.get("schedules", "plateau")(patience=2, gamma=0.5)
+    factors = []
+    for value in (1.0, 1.0, 1.0):
+        schedule.observe(value)
+        factors.append(schedule(1, 9))
+    assert factors == [1.0, 1.0, 0.5]  # PyTorch with patience = 2 waits for one more
+
+
+def test_what_it_says_of_the_losses_of_a_step() -> None:
+    output, target = np.zeros((1, 2, 3)), np.array([[[1.0, 2.0, 2.0], [0.2, 0.4, 0.0]]])
+    for name, mean in (("mse", 0.5 * (target**2).mean()), ("huber", None)):
+        loss = REGISTRY.get("losses", name)()
+        found = LossFunction(loss, 3, 3, "float64")(output, target, np.ones((1, 2), bool))
+        small = np.abs(target) <= 1
+        each = np.where(small, 0.5 * target**2, np.abs(target) - 0.5)  # PyTorch's HuberLoss
+        expected = 3 * (each.mean() if mean is None else mean)
+        assert found.total / found.count == pytest.approx(expected)
