@@ -15,6 +15,8 @@ def evaluation_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Give the lines of what ``evaluate --json`` prints as one object."""
     baseline = report.get("baseline", {})
     rows = {name: value for name, value in report.items() if name not in APART}
+    if best := report.get("best"):
+        rows["best"] = f"{best['monitor']} {_shown(best['value'])} at step {best['step']}"
     rows |= {f"{name} of the baseline": value for name, value in baseline.items()}
     width = max(map(len, rows))
     for name, value in rows.items():

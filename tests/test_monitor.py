@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from training_tools import REGISTRY, entries, make_job, token_job, value_job, wr
 from training_tools import write_values as write_waves
 
 from rnnfarm.errors import JobError
+from rnnfarm.evaluation_table import evaluation_lines
 from rnnfarm.training.best import Best, Evaluations
 from rnnfarm.training.checkpoint import best_checkpoint, checkpoints, read_checkpoint
+from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.monitor import Monitor, monitor_of
 from rnnfarm.training.session import train
 
@@ -97,6 +100,13 @@ def test_the_best_parameters_are_kept_whatever_checkpoint_every_is(
     facts = read_checkpoint(folder / f"step-{step:08d}").facts
     assert facts["monitored"]["value"] == measured[step]
     assert facts["evaluation"]["step"] == step
+    report = evaluate_run(tmp_path / "run", REGISTRY)
+    assert list(report)[:5] == ["schema", "run", "split", "best", "step"]
+    assert (report["best"], report["step"]) == (asdict(result.best), 34)
+    again = evaluate_run(tmp_path / "run", REGISTRY, checkpoint="best")
+    assert (again["step"], again[metric.removeprefix("valid_")]) == (step, measured[step])
+    (line,) = [x for x in evaluation_lines(report) if x.startswith("best ")]
+    assert line.endswith(f"{metric} {measured[step]:.6g} at step {step}")
 
 
 def test_a_checkpoint_has_the_metrics_of_its_own_parameters_or_none(

@@ -131,6 +131,21 @@ def best_checkpoint(folder: Path, *, lasting: bool = False) -> Path | None:
     return best if best is not None and math.isfinite(ranks[best]) else None
 
 
+def best_measured(folder: Path) -> dict[str, Any] | None:
+    """Return the step of the best checkpoint, and the metric, mode and value that it is best by."""
+    best = best_checkpoint(folder)
+    facts = None if best is None else _facts(best)
+    if not isinstance(facts, dict):
+        return None
+    monitored = facts["monitored"]
+    return {
+        "step": facts["step"],
+        "monitor": monitored["metric"],
+        "mode": monitored["mode"],
+        "value": monitored["value"],
+    }
+
+
 def _rank(path: Path, newest: bool) -> float:
     """How good a checkpoint's parameters are, the lower the better; infinity where unknown."""
     facts = _facts(path)

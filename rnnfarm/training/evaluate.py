@@ -18,6 +18,7 @@ from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.report import append_evaluation
 from rnnfarm.training.alignable import check_alignable
+from rnnfarm.training.checkpoint import best_measured
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.monitor import Direction
 from rnnfarm.training.search import Search
@@ -165,7 +166,8 @@ def evaluate_run(
 
     Returns:
         What ``evaluate`` does, and the task's own metrics where there are any; ``baseline`` has
-        those of the simplest answer, and ``left_out`` what was not measured.
+        those of the simplest answer, and ``left_out`` what was not measured. ``best`` is what the
+        run itself found to be its best evaluation, ``step`` what was measured now.
 
     Raises JobError for a folder that is no run, DataError for a damaged checkpoint.
     """
@@ -179,6 +181,7 @@ def evaluate_run(
     executor = lane_executor(opened.model.network.device, threads, training.lanes)
     report: dict[str, Any] = {"schema": 1, "run": str(run)}
     report |= {"split": split} if source.name is None else {"input": source.name}
+    report["best"] = best_measured(run / "checkpoints")
     report["step"] = opened.step
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -208,7 +211,7 @@ def evaluate_run(
 
         draw_confusion(plot, report)
     if source.name is None:
-        measured = {k: v for k, v in report.items() if k not in ("schema", "run", "step")}
+        measured = {k: v for k, v in report.items() if k not in ("schema", "run", "best", "step")}
         append_evaluation(run / "metrics.jsonl", opened.step, measured)
     return report
 
