@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from data_tools import sentence_of
+from training_tools import REGISTRY
 
 from rnnfarm.builtin.audio import Wav
 from rnnfarm.data import Dataset, build_dataset
 from rnnfarm.errors import DataError, JobError
+from rnnfarm.input_settings import map_files
+from rnnfarm.job import read_job
+from rnnfarm.training.evaluate import evaluate_run
+from rnnfarm.training.session import train
 
 
 def write(path: Path) -> None:
@@ -168,3 +173,35 @@ def test_the_label_of_a_file_that_is_measured(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c_9\.wav: no file of the data has its label 'c'") as e:
         list(reader.inputs_with_targets(tmp_path / "new" / "c_9.wav"))
     sentence_of(e.value)
+
+
+def test_the_table_travels_with_a_job() -> None:
+    settings = {"files": ["a/*.wav"], "table": "t.csv", "labels": "folder"}
+    assert map_files(Wav, settings, lambda at, pattern: f"{at}={pattern}") == {
+        "files": ["files.0=a/*.wav"], "table": "table=t.csv", "labels": "folder",
+    }  # fmt: skip
+
+
+def test_a_run_finds_the_table_of_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcd":
+        write(tmp_path / "w" / f"{name}.wav")
+    (tmp_path / "w" / "t.csv").write_text("file,label\na,x\nb,y\nc,x\nd,y\n")
+    raw = {
+        "data": {
+            "path": "d", "mode": "examples", "target": "label",
+            "build": {
+                "reader": "wav", "files": ["w/[ab].wav"], "table": "w/t.csv", "mels": 2,
+                "valid": 0.0,
+            },
+        },
+        "model": {
+            "input": {"kind": "none"}, "layers": [{"cell": "gru", "hidden": 2}], "pool": "last",
+            "loss": "cross_entropy",
+        },
+        "training": {"batch": 1, "window": 8, "steps": 1},
+    }  # fmt: skip
+    train(read_job(raw, REGISTRY, tmp_path), REGISTRY, out=tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = evaluate_run(tmp_path / "run", REGISTRY, input=tmp_path / "w" / "c.wav")
+    assert found["accuracy"] in (0.0, 1.0)

@@ -31,6 +31,7 @@ def run_reader(opened: OpenRun, registry: Registry) -> Reader | None:
         log.warning("files are read without the rules of the data's reader: %s", error)
         return None
     reader: Reader = part(**build.settings)
+    reader.base = opened.job.base
     named = {column: dataset.vocabulary(column) for column in dataset.columns}
     reader.recall(
         {} if dataset.provenance is None else dataset.provenance.learned,
