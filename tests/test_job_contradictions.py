@@ -156,15 +156,9 @@ COLUMNS: list[tuple[str, str]] = [
 
 #: What only the entries of the dataset show.
 ENTRIES: list[tuple[str, str]] = [
-    (f"{BINARY} & data.target='total'", "sequence 1: column 'total' holds [2.0], and BinaryCross"),
-    (
-        f"{EXAMPLES} & data.target='label' & model.loss='ctc'",
-        "'label' holds 0, and CTC keeps",
-    ),
-    (
-        f"{EXAMPLES} & data.target='label' & {DECODER}",
-        "a decoder keeps the entries 0 and 1",
-    ),
+    (f"{BINARY} & data.target='total'", "holds [2.0], and BinaryCrossEntropy learns"),
+    (f"{EXAMPLES} & {WHOLE} & data.target='label' & model.loss='ctc'", "holds 0, and CTC keeps"),
+    (f"{EXAMPLES} & data.target='label' & {DECODER}", "a decoder keeps 0 and 1 for the begin"),
 ]
 
 #: What goes together all the same.

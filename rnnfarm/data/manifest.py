@@ -10,7 +10,7 @@ reader of the shards sees in them are plain columns of lists and nothing of rnnf
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT = 1
+MANY_FILES = 1000  # more of them are written on one line, which is smaller and far faster
 MANIFEST = "dataset.json"
 
 Natural = Annotated[int, Field(ge=0)]
@@ -185,7 +186,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The text of `dataset.json`; fields that say nothing are left out."""
-        data = asdict(self)
+        data = _adapter().dump_python(self)  # many times faster than asdict
         for column in data["columns"].values():
             for key in ("own", "names", "roles"):
                 if not column[key]:
@@ -196,7 +197,8 @@ class Manifest:
                     del shard["continues"]
         keys = ["format", "name", "provenance", "columns", "vocabularies", "origins", "splits"]
         text = {key: data[key] for key in keys if data[key] not in (None, False)}
-        return to_json(text, indent=1, ensure_ascii=False).encode()
+        many = self.provenance is not None and len(self.provenance.files) > MANY_FILES
+        return to_json(text, indent=None if many else 1, ensure_ascii=False).encode()
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:

@@ -17,7 +17,6 @@ from rnnfarm.metrics.text import bits, perplexity
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
 from rnnfarm.report import append_evaluation
-from rnnfarm.training.alignable import check_alignable
 from rnnfarm.training.checkpoint import best_measured
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.monitor import Direction
@@ -173,6 +172,7 @@ def evaluate_run(
     """
     from rnnfarm.training.run import open_run
     from rnnfarm.training.source import Source
+    from rnnfarm.training.targets import check_targets
 
     opened = open_run(run, registry, checkpoint)
     source = Source(opened, registry, split, input, measured=True)
@@ -189,7 +189,7 @@ def evaluate_run(
         executor,
     ):
         part = source.read(Path(folder))
-        check_alignable(opened.model, part, opened.dataset if input is None else None)
+        check_targets(opened.model, part, opened.dataset if input is None else None)
         windows = source.windows(part)
         report |= evaluate(
             opened.model,

@@ -19,7 +19,6 @@ from rnnfarm.errors import Interrupted, RunError
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import MetricsLog, Progress, shown
-from rnnfarm.training.alignable import check_alignable
 from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
     checkpoints,
@@ -40,6 +39,7 @@ from rnnfarm.training.result import Result, write_run_json
 from rnnfarm.training.run import alone_in, write_run_job
 from rnnfarm.training.run_dataset import GOES_ON, check_same_data, keep_dataset
 from rnnfarm.training.setup import Model, make_model, make_windows
+from rnnfarm.training.targets import check_targets
 
 log = logging.getLogger("rnnfarm")
 
@@ -77,7 +77,7 @@ def train(
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         check_evaluated(trainer, valid)
         for split in [name for name in ("train", "valid") if name in dataset.splits]:
-            check_alignable(model, dataset.split(split), dataset)
+            check_targets(model, dataset.split(split), dataset)
         check_countable(model, trainer.windows)
         if valid is not None:
             check_countable(model, valid, job.training.evaluate_windows)

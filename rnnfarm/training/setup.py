@@ -33,7 +33,6 @@ from rnnfarm.nn.network import LayerSpec, Network, NetworkSpec
 from rnnfarm.nn.recurrent import Recurrence
 from rnnfarm.plugins import Registry
 from rnnfarm.training.counts import target_counts
-from rnnfarm.training.targets import check_targets
 
 
 @dataclass(frozen=True)
@@ -176,9 +175,6 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
     JobError where a model reads whole sequences, and one of them is longer than a window.
     """
     part, training = dataset.split(split), job.training
-    column = model.input if model.target == NEXT else model.target
-    observed = _observed_in(part)["observed"]
-    check_targets(dataset, part, column, model.loss.loss, model.goal, observed)
     if split != "train":
         return measured_windows(job, model, part)
     common = reading_of(job, model) | _observed_in(part) | {"batch": training.batch}
