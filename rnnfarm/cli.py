@@ -173,7 +173,7 @@ def evaluate(
     checkpoint: str | None,
     as_json: bool,
 ) -> None:
-    """Measure the model of a RUN folder on a split of its data, or on a file.
+    """Measure the model of a RUN folder on a split or a file.
 
     Beside the metrics of the simplest answer (baseline). mse, mae and interval_width are in the
     units of the data, with _scaled behind their names in deviations of the training part.

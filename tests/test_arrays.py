@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tomli_w
+from conftest import Call
 
 from rnnfarm.builtin.arrays import NumPyArrays
 from rnnfarm.data import Dataset, build_dataset
@@ -118,6 +120,29 @@ def test_truth_values_are_numbers_and_classes(tmp_path: Path) -> None:
     dataset = build(tmp_path, **settings)
     assert steps_of(dataset, "train")[:, 0].tolist() == [1, 0, 1, 1]
     assert steps_of(dataset, "train", "target").tolist() == [1, 0, 1, 1]
+
+
+def test_a_run_in_float64_says_that_its_values_are_float32(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.random.default_rng(0).random((40, 1)))
+    job = {
+        "data": {"path": "data", "build": {"reader": "numpy", "files": ["a.npy"]}},
+        "model": {
+            "input": {"kind": "none"},
+            "layers": [{"cell": "elman", "hidden": 2}],
+            "loss": "mse",
+        },
+        "training": {"batch": 2, "window": 4, "steps": 1, "kernel": "numpy"},
+    }
+    (tmp_path / "job.toml").write_text(tomli_w.dumps(job))
+    note = "training.dtype = 'float64' computes in float64, but"
+    code, _, errors = call("train", "job.toml", "--out", "a", "--set", "training.dtype=float64")
+    assert code == 0, errors
+    assert note in errors
+    assert "data keeps its values (values) as float32" in errors
+    assert note not in call("train", "job.toml", "--out", "b")[2]
 
 
 def large(at: tuple[int, ...], shape: tuple[int, ...], value: float) -> Array:

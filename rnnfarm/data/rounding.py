@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from rnnfarm.data.dataset import Dataset
 
 #: dtypes whose every value is one of float32.
 EXACT = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
 #: The part of a feature's range within which it is no longer told apart.
 COARSE = 1e-4
+
+
+def precision_note(dtype: str, dataset: Dataset) -> str | None:
+    """Where a run in ``dtype`` computes with more digits than its data have."""
+    kept = [name for name, column in dataset.columns.items() if column.dtype == "float32"]
+    if dtype != "float64" or not kept:
+        return None
+    return (
+        f"training.dtype = 'float64' computes in float64, but {dataset.path} keeps its values "
+        f"({', '.join(kept)}) as float32: about seven digits of them are read"
+    )
 
 
 class Rounding:

@@ -14,6 +14,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from rnnfarm.data.current import ensure_current
+from rnnfarm.data.rounding import precision_note
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import Interrupted, RunError
 from rnnfarm.job_tables import Job
@@ -72,6 +73,8 @@ def train(
     with threadpool_limits(job.training.blas_threads):
         begun = resume and bool(checkpoints(out / "checkpoints"))
         dataset = ensure_current(job, registry, progress.say, resuming=begun)
+        if note := precision_note(job.training.dtype, dataset):
+            progress.say(note)
         model = make_model(job, dataset, registry, computes_here)
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
