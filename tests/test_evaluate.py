@@ -462,3 +462,22 @@ def test_of_many_classes_the_most_frequent_confusions_are_told(tmp_path: Path) -
     assert [len(step) for step in row["probabilities"]] == [5] * 6
     with pytest.raises(JobError, match="this evaluation has none"):
         evaluate_run(tmp_path / "run", REGISTRY, plot=tmp_path / "plots")
+
+
+def test_the_baseline_of_tokens_is_measured_on_the_same_targets(tmp_path: Path) -> None:
+    """The first token of a sequence is no target, and neither is one that the loss ignores."""
+    columns = {"tokens": Column.tokens(4)}
+    train_part, valid = [0, 0, 0, 0, 1, 1, 2], [[1, 2, 0, 3, 1, 0], [3, 1, 1, 2]]
+    with DatasetWriter(str(tmp_path / "data"), columns) as writer:
+        for _ in range(10):
+            writer.append("train", {"tokens": np.array(train_part)})
+        for tokens in valid:
+            writer.append("valid", {"tokens": np.array(tokens)})
+    loss = {"name": "cross_entropy", "ignore": 0}
+    run_of(tmp_path, {}, {"input": {"kind": "one_hot"}, "loss": loss})
+    baseline = evaluate_run(tmp_path / "run", REGISTRY)["baseline"]
+    targets = [token for tokens in valid for token in tokens[1:] if token]
+    shares = {1: 21 / 34, 2: 11 / 34, 3: 1 / 34}  # (count + 1) / (30 + 4)
+    nats = -np.mean([math.log(shares[token]) for token in targets])
+    assert baseline["loss"] == pytest.approx(nats, rel=1e-12)
+    assert baseline["accuracy"] == np.mean(np.array(targets) == 1)

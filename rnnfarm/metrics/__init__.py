@@ -1,7 +1,8 @@
 """What a model's answers are measured by, and the baselines that they are compared with.
 
 ``classes`` measures classes and tags, ``text`` transcripts, translations and language models,
-``forecast`` time series. Each measure is a function of all answers at once that gives a float.
+``forecast`` time series; ``columns`` adds up errors of values column by column. Each measure is a
+function of all answers at once that gives a float.
 Where the answers come in batches, the function beside it (``squared_errors`` beside ``mse``) gives
 a ``Mean`` of one batch; means are added up, and their ``value()`` has the same bits however the
 rows were batched. A measure of nothing is nan; arrays that don't fit each other are a ValueError.

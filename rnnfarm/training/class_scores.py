@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfarm.data.split import Split
+from rnnfarm.data.window import NEXT
 from rnnfarm.metrics.classes import Confusions
 from rnnfarm.metrics.text import bits, perplexity, unigram_nats
 from rnnfarm.training.answers import Answer
@@ -28,7 +29,7 @@ class ClassScores:
         self.names = class_names(opened.dataset, name)
         self.loss = opened.model.loss
         self.found = Confusions(self.column.vocabulary or 0)
-        self.known = token_counts(train, name)
+        self.known = token_counts(train, name) * counted_classes(opened)
 
     def add(self, batch: Sequence[Answer]) -> None:
         """Add answers for whole sequences."""
@@ -65,8 +66,10 @@ class ClassScores:
 def unigram(opened: OpenRun, train: Split, part: Split) -> Metrics:
     """Return what a split's tokens cost without their context, each as often as in the training
     part; and how many of them are the most frequent one."""
-    name = opened.model.target_column
-    known, found = token_counts(train, name), token_counts(part, name)
+    name, ahead = opened.model.target_column, opened.model.target == NEXT
+    counted = counted_classes(opened)
+    known = token_counts(train, name) * counted
+    found = token_counts(part, name, targets_only=ahead) * counted
     nats, total = unigram_nats(known, found), int(found.sum())
     return {
         "loss": nats,
@@ -76,8 +79,18 @@ def unigram(opened: OpenRun, train: Split, part: Split) -> Metrics:
     }
 
 
-def token_counts(part: Split, name: str) -> Any:
-    """Return how often each token is in a column, (V,), a record batch at a time."""
+def counted_classes(opened: OpenRun) -> Any:
+    """Return which classes count, (V,) bool: all but one that the loss ignores."""
+    size = opened.dataset.columns[opened.model.target_column].vocabulary or 0
+    classes = np.arange(size, dtype=np.int32)[:, None]
+    return opened.model.loss.counted(classes, np.ones((size, 1), np.bool_))[:, 0]
+
+
+def token_counts(part: Split, name: str, targets_only: bool = False) -> Any:
+    """Return how often each token is in a column, (V,), a record batch at a time.
+
+    ``targets_only``: without the first one of each sequence, which is no next one.
+    """
     column = part.column(name)
     found = np.zeros(column.vocabulary or 0, np.int64)
     for chunk in part.chunks(0, part.steps):
@@ -87,4 +100,6 @@ def token_counts(part: Split, name: str) -> Any:
         else:
             tokens = chunk.columns[name]
         found += np.bincount(tokens, minlength=len(found))
+        if targets_only:
+            found -= np.bincount(tokens[chunk.starts - chunk.low], minlength=len(found))
     return found

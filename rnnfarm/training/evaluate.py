@@ -50,7 +50,7 @@ def evaluate(
 ) -> dict[str, float | None]:
     """Loss and metrics over the first ``most`` windows of a split, or all of it where 0.
 
-    Every row of the batch reads its own part from a zero state, in ``lanes`` groups of rows.
+    The rows of the batch are computed in ``lanes`` groups.
 
     Returns:
         ``loss``; what else ``figures`` gives: for classes ``bits``, ``perplexity`` and

@@ -25,7 +25,7 @@ from rnnfarm.plugins import Registry
 from rnnfarm.testing import check_kernel
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler")
-CELLS: list[Cell] = [cells.LSTM(), cells.GRUResetBefore(), cells.LSTMLayerNorm()]
+CELLS: list[Cell] = [cells.LSTM(), cells.GRU(), cells.GRUResetBefore(), cells.LSTMLayerNorm()]
 
 
 @pytest.fixture
