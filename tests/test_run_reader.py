@@ -283,3 +283,32 @@ def test_labels_before_texts_to_predict_are_said(
         (tmp_path / "in.txt").write_text("up one\ndown two\n")
         read_by_run(run, tmp_path / "in.txt", tmp_path)
     assert "every line has a label first, which is read as a part of its text" in caplog.text
+
+
+def test_prompts_of_a_model_of_labelled_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("up One two\ndown Two one\n" * 4)
+    for unit, items in (("words", ["two", "one"]), ("characters", list("two one"))):
+        folder = tmp_path / unit
+        folder.mkdir()
+        build = {"reader": "labelled-text", "files": ["../a.txt"], "valid": 0.0, "lower": True}
+        run = trained(folder, build | {"unit": unit})
+        given = _given(open_run(run, REGISTRY), REGISTRY, " TWO One ", None)
+        entries = open_dataset(folder / "data").vocabulary("tokens").entries
+        assert given.tolist() == [entries.index(item) for item in items]
+
+
+def test_one_side_of_pairs_is_not_measured(tmp_path: Path) -> None:
+    for name in ("a.de", "a.en"):
+        (tmp_path / name).write_text("Eins zwei\nzwei eins\n")
+    files = {"source": {"train": ["a.de"]}, "target": {"train": ["a.en"]}}
+    decoder = {"layers": [{"cell": "gru", "hidden": 3}], "size": 3}
+    build = {"reader": "parallel-text", "least": 1, "lower": True, **files}
+    run = trained(tmp_path, build, "target", decoder=decoder)
+    with pytest.raises(JobError, match=r"name both in 'source\.test' and 'target\.test'") as error:
+        evaluate_run(run, REGISTRY, input=tmp_path / "a.de")
+    sentence_of(error.value)
+    reader = run_reader(open_run(run, REGISTRY), REGISTRY)
+    assert reader is not None
+    assert reader.encode("ZWEI drei").tolist() == [2, 0]
+    assert reader.notes() == ["1 of 2 words of 'source' are not in the vocabulary and are read as"
+                              " <unk>"]  # fmt: skip

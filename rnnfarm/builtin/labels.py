@@ -14,13 +14,15 @@ from rnnfarm.data.lines import Counts, LineTokens, blank_lines, numbered_lines, 
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Sequence
 from rnnfarm.data.text import TOKENS
-from rnnfarm.data.unknown import UnknownCounts
+from rnnfarm.data.unknown import INPUT, UnknownCounts
 from rnnfarm.data.vocabulary import UNKNOWN, Vocabulary
 from rnnfarm.errors import DataError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import numpy.typing as npt
 
 LABEL = "label"
 MOST_LABELS = 10_000
@@ -112,8 +114,8 @@ class LabelledText(SplitReader):
                         f"{path}, line {number}: has the label '{label}' beside a tab, and a"
                         " prediction is made of a text alone; take the labels away"
                     )
-            tokens = self._encode("input", self._rules.clean(line))
-            yield Sequence("input", {TOKENS: tokens}, origin=self.origin(path, number))
+            tokens = self._encode(INPUT, self._rules.clean(line))
+            yield Sequence(INPUT, {TOKENS: tokens}, origin=self.origin(path, number))
         if 1 < lines == labelled:
             self._remarks.append(
                 f"every line has a label {self.label}, which is read as a part of its text; take"
@@ -123,7 +125,11 @@ class LabelledText(SplitReader):
     def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
         """A sequence a line of a file of labels and texts."""
         for example in self._examples(path):
-            yield self._sequence("input", path, example)
+            yield self._sequence(INPUT, path, example)
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        """Return the tokens of a text, as those of a line."""
+        return self._encode(INPUT, self._rules.clean(text))
 
     @property
     def _rules(self) -> LineTokens:
@@ -147,7 +153,7 @@ class LabelledText(SplitReader):
         origin = self.origin(path, example.line)
         return Sequence(split, {TOKENS: tokens, LABEL: label}, origin=origin)
 
-    def _encode(self, split: str, clean: str) -> Any:
+    def _encode(self, split: str, clean: str) -> npt.NDArray[Any]:
         tokens = self._rules.encode(clean, self._tokens)
         self._unknown.add(split, tokens)
         return tokens

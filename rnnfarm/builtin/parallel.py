@@ -11,7 +11,7 @@ from rnnfarm.data.inputs import FilePattern
 from rnnfarm.data.lines import Counts, LineTokens, blank_lines, numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.reader import Reader, Sequence
-from rnnfarm.data.unknown import UnknownCounts
+from rnnfarm.data.unknown import INPUT, UnknownCounts
 from rnnfarm.data.vocabulary import UNKNOWN, Vocabulary
 from rnnfarm.errors import DataError, JobError
 
@@ -122,11 +122,22 @@ class ParallelText(Reader):
         blank = 0
         for number, line in numbered_lines(path):
             if words := self._words(line, SOURCE):
-                tokens = self._encode("input", SOURCE, words)
-                yield Sequence("input", {SOURCE: tokens}, origin=self.origin(path, number))
+                tokens = self._encode(INPUT, SOURCE, words)
+                yield Sequence(INPUT, {SOURCE: tokens}, origin=self.origin(path, number))
             else:
                 blank += 1
         self._remarks += blank_lines(blank)
+
+    def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
+        """JobError, as the two sides of pairs are never in one file."""
+        raise JobError(
+            f"{path}: pairs of lines stand in two files, so that one of them cannot be measured;"
+            " name both in 'source.test' and 'target.test' of the data, and take --split test"
+        )
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        """Return the words of a text of the source, as those of a line."""
+        return self._encode(INPUT, SOURCE, self._words(text, SOURCE))
 
     def _begin(self, vocabularies: dict[str, Vocabulary]) -> None:
         self._vocabularies = vocabularies
