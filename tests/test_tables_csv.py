@@ -232,11 +232,19 @@ def test_messages(tmp_path: Path, text: str | bytes, what: str) -> None:
     assert what in str(error)
 
 
+def test_a_delimiter_that_is_not_there(tmp_path: Path) -> None:
+    error = refused(tmp_path, "a;b\n1;2\n3;4\n", delimiter=",")
+    assert error.exit_code == 2
+    assert "line 1 has no ','; set delimiter = ';'" in str(error)
+    assert values(build(tmp_path, "a\n1\n3\n", delimiter=",")) == [[1], [3]]
+
+
 def test_no_column_of_numbers_says_why(tmp_path: Path) -> None:
     error = refused(tmp_path, "a,b\nx,1 kg\ny,2 kg\n")
     assert error.exit_code == 2
     assert "'a': it holds text ('x')" in str(error)
     assert "'b': its numbers have the unit 'kg'" in str(error)
+    assert "has no column of numbers" in str(refused(tmp_path, "a\nx\n", group="a"))
 
 
 def test_precision_that_is_lost_is_said(tmp_path: Path) -> None:

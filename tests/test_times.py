@@ -165,6 +165,21 @@ def test_numbers_that_count_since_1970(tmp_path: Path, kind: str, unit: str) -> 
     assert f"count since 1970 ({unit})" in "\n".join(dataset.provenance.notes)
 
 
+def test_a_unit_is_for_numbers_alone(tmp_path: Path) -> None:
+    days = pa.array([1, 2], pa.int32()).cast(pa.date32())
+    papq.write_table(pa.table({"d": days, "x": [1, 2]}), tmp_path / "days")
+    dataset = build(Parquet, tmp_path, "days", time="d", time_unit="s", calendar=["hour"])
+    assert hours(dataset) == [0, 0]
+    huge = pa.array([2**64 - 1] * 2, pa.uint64())
+    papq.write_table(pa.table({"d": huge, "x": [1, 2]}), tmp_path / "huge")
+    with pytest.raises(DataError, match="row 1: column 'd' holds no date or time") as error:
+        build(Parquet, tmp_path, "huge", time="d", time_unit="s")
+    sentence_of(error.value)
+    (tmp_path / "t.csv").write_text("ts,x\n1e3,1\n9999999999999999,2\n")
+    with pytest.raises(DataError, match=r"line 3: column 'ts' holds no date or time \('9999"):
+        build(CSV, tmp_path, "t.csv", time="ts", time_unit="s")
+
+
 def test_small_numbers_are_no_times_unless_a_setting_says_so(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ts,x\n0.5,1\n3600,2\n7200,3\n")
     with pytest.raises((JobError, DataError), match="column 'ts'") as error:

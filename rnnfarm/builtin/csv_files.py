@@ -14,7 +14,7 @@ from rnnfarm.data.cells import FORMATS, NumberFormat, stripped
 from rnnfarm.data.csv_dialect import Dialect, check_encoding, not_text, open_text, read_dialect
 from rnnfarm.data.row_numbers import RowNumbers
 from rnnfarm.data.tables import TableReader
-from rnnfarm.errors import DataError
+from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,8 +65,20 @@ class CSV(TableReader):
         if path not in known:
             check_encoding(self.encoding)
             known[path] = read_dialect(path, self.encoding, self.delimiter)
+            self._check_delimiter(path, known[path])
         found: Dialect = known[path]
         return found
+
+    def _check_delimiter(self, path: Path, dialect: Dialect) -> None:
+        """JobError where another delimiter than the one that is set cuts a file into columns."""
+        if self.delimiter is None or len(dialect.names) > 1:
+            return
+        other = read_dialect(path, self.encoding, None)
+        if len(other.names) > 1:
+            raise JobError(
+                f"{path}: line {other.lines} has no {self.delimiter!r}; set delimiter ="
+                f" {other.delimiter!r}, or leave it out"
+            )
 
     def _formats(self) -> list[NumberFormat]:
         if self.decimal is None and self.thousands is None:

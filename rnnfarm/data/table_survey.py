@@ -149,7 +149,8 @@ def _look(table: TableCells, surveys: Mapping[str, ColumnSurvey], search: TimeSe
         known = table._names(path)
         here = [name for name in surveys if known.count(name) == 1]
         row = 0
-        for batch in table._raw(path, list(dict.fromkeys([*here, *table._times]))):
+        columns = [*here, *table._times] or known[:1]  # one at least, to count the rows
+        for batch in table._raw(path, list(dict.fromkeys(columns))):
             for name in here:
                 surveys[name].see(batch.column(name), row)
             if table._times and table.time_format is None and table.time_unit is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Field = Literal["hour", "weekday", "month", "yearday"]
 Unit = Literal["s", "ms", "us", "ns"]
+
+_YEAR_10000 = 253_402_300_800e6  # in microseconds since 1970
 
 #: After how much each field of the calendar begins anew.
 PERIODS: dict[Field, float] = {"hour": 24.0, "weekday": 7.0, "month": 12.0, "yearday": 365.25}
@@ -85,8 +88,9 @@ class Clock:
         kind = column.type
         if is_text(kind):
             return self._texts(column, groups)
-        if self.rule.unit is not None:
+        if self.rule.unit is not None and not is_stamp(kind):
             stamps = epoch(column, self.rule.unit)
+            self._check(column, stamps)
             return self._in_zone(stamps, np.zeros(len(stamps), "timedelta64[us]"), groups)
         nothing = column.is_null().to_numpy(zero_copy_only=False)
         if nothing.any():
@@ -122,6 +126,16 @@ class Clock:
                     " one way, or name the zone of those without one in 'time_zone'",
                 )
         return self._in_zone(stamps, offset, groups)
+
+    def _check(self, column: pa.Array, stamps: npt.NDArray[Any]) -> None:
+        """WrongTime for a cell of which there is no time."""
+        wrong = np.isnat(stamps)
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            cell = column[first].as_py()
+            if cell in (None, "") or cell != cell:
+                raise WrongTime(first, "has no value")
+            raise WrongTime(first, f"holds no date or time ({cell!r}); {self._example()}")
 
     def _example(self) -> str:
         if self.rule.unit is not None:
@@ -261,24 +275,25 @@ def epoch(column: pa.Array, unit: Unit) -> npt.NDArray[Any]:
     """Return the times of numbers that count since 1970; not a time for what is no number."""
     numbers = epoch_numbers(column)
     factor = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[unit]
+    good = np.isfinite(numbers) & (np.abs(numbers.astype(np.float64)) * factor < _YEAR_10000)
+    numbers = np.where(good, numbers, 0)
     if numbers.dtype == np.int64:
         whole = numbers // 1000 if unit == "ns" else numbers * int(factor)
-        stamps = whole.astype("datetime64[us]")
     else:
-        good = np.isfinite(numbers)
-        stamps = np.where(good, np.round(np.where(good, numbers, 0) * factor), 0).astype(np.int64)
-        stamps = stamps.astype("datetime64[us]")
-        stamps[~good] = np.datetime64("NaT")
+        whole = np.round(numbers * factor).astype(np.int64)
+    stamps = whole.astype("datetime64[us]")
+    stamps[~good] = np.datetime64("NaT")
     return stamps
 
 
 def epoch_numbers(column: pa.Array) -> npt.NDArray[Any]:
     """The numbers of a column as int64, or as float64 with NaN for what is none."""
     if column.null_count == 0:
-        try:
+        with suppress(pa.ArrowInvalid):
             return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
-        except pa.ArrowInvalid:
-            pass
+    if not is_text(column.type):
+        numbers = column.cast(pa.float64(), safe=False)
+        return np.asarray(numbers.to_numpy(zero_copy_only=False))
     try:
         return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
     except pa.ArrowInvalid:
