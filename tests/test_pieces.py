@@ -11,6 +11,7 @@ import pytest
 from training_tools import REGISTRY, entries, make_job, token_job, write_tokens
 
 from rnnfarm import builtin
+from rnnfarm.builtin.callbacks import EarlyStopping
 from rnnfarm.training.result import Result
 from rnnfarm.training.session import train
 
@@ -138,3 +139,30 @@ def test_the_best_is_said_where_a_run_stops(
     table = result.summary()
     assert list(table)[:4] == ["run", "steps", "best", "last step"]
     assert table["last valid_loss"] == result.valid_loss
+
+
+def test_a_callback_is_told_which_evaluation_is_only_the_last(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    for name in ("on_evaluation", "on_last_evaluation"):
+        monkeypatch.setattr(
+            EarlyStopping, name, lambda self, e, name=name: told.append((name, e["step"]))
+        )
+    run_of(job_of(tokens, 7, callbacks=[{"name": "early_stopping"}]), tmp_path / "a")
+    assert told == [("on_evaluation", 3), ("on_evaluation", 6), ("on_last_evaluation", 7)]
+    told.clear()
+    run_of(job_of(tokens, 6, callbacks=[{"name": "early_stopping"}]), tmp_path / "b")
+    assert told == [("on_evaluation", 3), ("on_evaluation", 6)]
+
+
+def test_a_run_that_a_callback_stops_is_measured_where_it_stopped(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: EarlyStopping, metrics: dict[str, Any]) -> None:
+        self.stop = "enough" if metrics["step"] == 5 else None
+
+    monkeypatch.setattr(EarlyStopping, "on_step", stop)
+    result = run_of(job_of(tokens, 9, callbacks=[{"name": "early_stopping"}]), tmp_path / "run")
+    assert result.last is not None
+    assert (result.steps, result.last["step"]) == (5, 5)
