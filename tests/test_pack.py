@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,27 @@ def test_a_dataset_beside_the_job_travels(folder: Path) -> None:
     assert (folder / "dataset" / "dataset.json").is_file()
     assert found.bytes == sum(p.stat().st_size for p in (folder / "dataset").iterdir())
     assert found.plugins == []
+
+
+def test_a_dataset_that_is_out_of_date_does_not_travel(folder: Path) -> None:
+    text = folder.parent / "jobs" / "text.txt"
+    text.write_text("some text " * 20)
+    raw = token_job(Path("data"))
+    raw["data"]["build"] = {"reader": "characters", "files": ["text.txt"]}
+    job = load_job(write_job(folder, raw), (), REGISTRY)
+    ensure_dataset(job, REGISTRY)
+    packed(folder, raw)
+    assert (folder / "dataset" / "dataset.json").is_file()
+    shutil.rmtree(folder / "dataset")
+    text.write_text("another text " * 20)
+    with pytest.raises(JobError, match=r"data\.path: .* is out of date: .*text\.txt has changed"):
+        packed(folder, raw)
+    packed(folder, raw, "data.stale=use")
+    assert (folder / "dataset" / "dataset.json").is_file()
+    shutil.rmtree(folder / "dataset")
+    packed(folder, raw, "data.stale=rebuild")  # by the cluster
+    assert not (folder / "dataset").exists()
+    assert next(folder.rglob("text.txt")).read_text() == text.read_text()
 
 
 @pytest.mark.parametrize("path", ["/shared/data", "s3://bucket/data"])

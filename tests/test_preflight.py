@@ -133,3 +133,14 @@ def test_a_run_whose_steps_had_no_target_ends_with_an_error(tmp_path: Path) -> N
     assert [e["train_loss"] for e in found] == [None] * 3
     result = run_of(gaps_job(path, steps=4), tmp_path / "run", resume=True)
     assert result.train_loss is not None
+
+
+def test_keys_without_effect_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_tokens(tmp_path / "d", {"train": [80]})
+    raw = token_job(tmp_path / "d", steps=1, evaluate_every=1, precision="bf16", kernel="numpy")
+    run_of(raw, tmp_path / "run")
+    assert "training.evaluate_every: nothing is evaluated, as the dataset has no" in caplog.text
+    assert "training.precision: 'bf16' is how a GPU rounds" in caplog.text
+    caplog.clear()
+    run_of(token_job(tmp_path / "d", steps=1), tmp_path / "other")
+    assert caplog.text == ""

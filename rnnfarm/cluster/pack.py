@@ -24,7 +24,10 @@ from urllib.parse import unquote, urlparse
 import tomli_w
 
 from rnnfarm.cluster.wheel import build_wheel, unpack_wheel
+from rnnfarm.data.current import changes_of, out_of_date
+from rnnfarm.data.dataset import open_dataset
 from rnnfarm.data.inputs import match_files, no_match
+from rnnfarm.data.manifest import MANIFEST
 from rnnfarm.errors import JobError
 from rnnfarm.hookspecs import PROJECT
 from rnnfarm.input_settings import map_files
@@ -145,7 +148,7 @@ def _pack_data(
     base, table["base"] = job.base, "."
     if travels:
         table["path"] = DATASET
-    there = "://" not in place and here.exists()
+    there = "://" not in place and here.exists() and not _is_rebuilt(source, here, job, registry)
     if travels and there:
         size = _checked_size(source, "data.path", [p for p in here.rglob("*") if p.is_file()])
         shutil.copytree(here, folder / DATASET)
@@ -163,6 +166,19 @@ def _pack_data(
     reader = registry.get("readers", job.data.build.reader)
     table["build"] |= map_files(reader, job.data.build.settings, files.take)
     return files.size
+
+
+def _is_rebuilt(source: str, here: Path, job: Job, registry: Registry) -> bool:
+    """Whether the cluster builds a dataset anew that is here, as its build has changed since.
+
+    JobError where a job does not say what to do then: a node that has not the files cannot tell.
+    """
+    if not (here / MANIFEST).exists():
+        return False
+    found = changes_of(open_dataset(here), job, registry)
+    if found.changed and job.data.stale == "refuse":
+        raise JobError(f"{source}: data.path: {out_of_date(str(here), found)}")
+    return bool(found.changed) and job.data.stale == "rebuild" and job.data.build is not None
 
 
 class _Files:

@@ -39,12 +39,17 @@ def ensure_current(
             build.reader, build.settings, path, registry, progress, build.base, replace=True
         )
     if found.changed and stale == "refuse" and not resuming:
-        raise JobError(
-            f"data.path: {path} is out of date: {found.clause()}; build it anew with --rebuild"
-            " (data.stale = 'rebuild'), or use it as it is with --stale (data.stale = 'use')"
-        )
+        raise JobError(f"data.path: {out_of_date(path, found)}")
     warn_of_changes(dataset, found, "it is used as it is")
     return dataset
+
+
+def out_of_date(path: str, found: Changes) -> str:
+    """Return what has changed since a dataset was built, and what to do."""
+    return (
+        f"{path} is out of date: {found.clause()}; build it anew with --rebuild (data.stale ="
+        " 'rebuild'), or use it as it is with --stale (data.stale = 'use')"
+    )
 
 
 def job_build(job: Job) -> Build | None:

@@ -93,6 +93,20 @@ def check_evaluated(trainer: Trainer, valid: Windows | None) -> None:
         )
 
 
+def warn_of_unused(trainer: Trainer, valid: Windows | None, computes_here: bool) -> None:
+    """Say which keys have no effect with these data, or on this machine."""
+    training = trainer.job.training
+    every = [key for key in ("evaluate_every", "evaluate_windows") if getattr(training, key)]
+    if every and valid is None:
+        keys = " and ".join(f"training.{key}" for key in every)
+        log.warning("%s: nothing is evaluated, as the dataset has no split 'valid'", keys)
+    if training.precision != "full" and computes_here and trainer.device.name == "cpu":
+        log.warning(
+            "training.precision: '%s' is how a GPU rounds; this is computed in full on the CPU",
+            training.precision,
+        )
+
+
 def check_countable(model: Model, windows: Windows, most: int = 0) -> None:
     """JobError where none of the targets that a run reads of a split counts.
 

@@ -34,6 +34,7 @@ from rnnfarm.training.preflight import (
     check_countable,
     check_evaluated,
     check_folder,
+    warn_of_unused,
     warn_of_versions,
 )
 from rnnfarm.training.result import Result, write_run_json
@@ -79,6 +80,7 @@ def train(
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         check_evaluated(trainer, valid)
+        warn_of_unused(trainer, valid, computes_here)
         for split in [name for name in ("train", "valid") if name in dataset.splits]:
             check_targets(model, dataset.split(split), dataset)
         check_countable(model, trainer.windows)
