@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import re
 import sys
@@ -102,6 +103,8 @@ def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and exit with its code; what is raised becomes a sentence on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal is no failed run
+    if logging.lastResort is not None:  # prints warnings where nobody has set up logging
+        logging.lastResort.setFormatter(_Printable())
     try:
         # Of a command that ends with ctx.exit(code), click returns the code here.
         ended = command.main(args=arguments, prog_name="rnnfarm", standalone_mode=False)
@@ -126,6 +129,13 @@ def run(command: click.Command, arguments: Sequence[str] | None) -> NoReturn:
     except Exception as error:
         code = _unexpected(error)
     sys.exit(code)
+
+
+class _Printable(logging.Formatter):
+    """Writes what a terminal would act on as an escape."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 def _of_a_file(error: OSError) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -216,6 +217,13 @@ def test_nothing_that_a_terminal_acts_on_is_printed(
     sentence = "a\x1b[2J\r\x00\x9bb.csv: is wrong"
     monkeypatch.setattr(cli.plugins, "callback", raiser(errors.DataError(sentence)))
     assert call("plugins")[2] == "rnnfarm: a\\x1b[2J\\r\\x00\\x9bb.csv: is wrong\n"
+
+
+def test_nothing_that_a_terminal_acts_on_is_in_a_warning(call: Call) -> None:
+    call("--version")
+    record = logging.LogRecord("rnnfarm", 30, "", 1, "%s is old", ("a\x1b[2J\n%s",), None)
+    assert logging.lastResort is not None
+    assert logging.lastResort.format(record) == "a\\x1b[2J\\n%s is old"
 
 
 @pytest.mark.parametrize(
