@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as papq
 import pytest
 import tomli_w
 from conftest import Call
@@ -24,7 +26,8 @@ from rnnfarm import Cell, affine, parameter, sigmoid, tanh
 from rnnfarm.cluster.jobs import Jobs
 from rnnfarm.cluster.pack import Pack
 from rnnfarm.data import Column, Reader, Sequence, build_dataset
-from rnnfarm.errors import CellError, DataError
+from rnnfarm.data.times import epoch_numbers
+from rnnfarm.errors import CellError, DataError, JobError
 from rnnfarm.job import read_job
 from rnnfarm.plugins import Registry
 from rnnfarm.testing import check_cell
@@ -217,3 +220,30 @@ def test_words_of_a_picture_are_no_formulas(text: str, tmp_path: Path) -> None:
     figure.savefig(tmp_path / "a.png")
     (shown,) = (entry.get_text() for entry in legend.get_texts())
     assert shown.lstrip().replace(r"\$", "$") == text.replace("\n", r"\n").replace("\x1b", r"\x1b")
+
+
+@pytest.mark.parametrize("delimiter", ["é", "\n", "\r", "ab", "", "😀"])
+def test_a_delimiter_is_one_character_that_csv_can_have(delimiter: str) -> None:
+    with pytest.raises(JobError, match=r"^CSV: delimiter: should "):
+        REGISTRY.get("readers", "csv")(files=["a.csv"], delimiter=delimiter)
+
+
+def test_what_arrow_says_in_several_lines_is_one_sentence(tmp_path: Path, call: Call) -> None:
+    path = tmp_path / "a.parquet"
+    papq.write_table(pa.table({"a": np.arange(50.0)}), path)
+    raw = bytearray(path.read_bytes())
+    raw[20:60] = bytes(255 - byte for byte in raw[20:60])
+    path.write_bytes(raw)
+    code, _, errors = call("data", "build", "parquet", tmp_path / "made", path, "--quiet")
+    assert code == 5
+    assert f"{path}: cannot be read as Parquet (" in errors
+    assert errors.count("\n") == 1
+
+
+def test_times_larger_than_int64_are_read() -> None:
+    """2**63 nanoseconds since 1970 are in the year 2262."""
+    column = pa.array([2**63, None, 5], pa.uint64())
+    numbers = epoch_numbers(column)
+    assert numbers[[0, 2]].tolist() == [2.0**63, 5.0]
+    assert np.isnan(numbers[1])
+    assert epoch_numbers(pa.array([2**63], pa.uint64())).tolist() == [2.0**63]

@@ -13,7 +13,7 @@ from rnnfarm.data.row_numbers import RowNumbers
 from rnnfarm.data.survey import is_category, is_number
 from rnnfarm.data.tables import TableReader
 from rnnfarm.data.times import is_stamp, is_text
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError, JobError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ class Parquet(TableReader):
         try:
             return papq.ParquetFile(path, memory_map=True)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet ({error}); fix the file") from None
+            raise _unreadable(path, error) from None
 
     def _check_types(self, path: Path, rules: Mapping[str, ColumnRule]) -> None:
         kinds = self._kinds(path)
@@ -80,7 +80,7 @@ class Parquet(TableReader):
                 columns = [_bare(batch.column(name)) for name in names]
                 yield pa.RecordBatch.from_arrays(columns, names=names)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: cannot be read as Parquet ({error}); fix the file") from None
+            raise _unreadable(path, error) from None
 
     def _at(self, path: Path, row: int) -> str:
         return f"row {row + 1}"
@@ -94,3 +94,8 @@ def _bare(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return pc.utf8_trim(column, BLANKS) if is_text(column.type) else column
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    said = " ".join(str(error).split())  # Arrow's own sentences have several lines
+    return DataError(f"{path}: cannot be read as Parquet ({printable(said)}); fix the file")
