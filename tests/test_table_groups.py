@@ -139,6 +139,16 @@ def test_files_of_one_series_are_joined(tmp_path: Path) -> None:
     assert (names[origin.file], origin.row) == ("10.csv", 2)
 
 
+def test_files_joined_without_times_are_in_the_order_of_names(tmp_path: Path) -> None:
+    for name in ("10", "9"):
+        (tmp_path / f"{name}.csv").write_text(f"x\n{name}\n{name}\n")
+    dataset = build(CSV(files=["*.csv"], valid=0, join=True), tmp_path)
+    assert [rows[:, 0].tolist() for rows in values(dataset)] == [[10, 10, 9, 9]]
+    assert dataset.provenance is not None
+    said = "in the order of their names (name a column in 'time' for theirs): 10.csv, 9.csv"
+    assert said in "\n".join(dataset.provenance.notes)
+
+
 def test_files_whose_times_overlap_are_not_joined(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("when,x\n2024-01-01,1\n2024-01-03,2\n")
     (tmp_path / "b.csv").write_text("when,x\n2024-01-02,3\n2024-01-04,4\n")
@@ -184,26 +194,32 @@ def test_the_first_rows_of_mixed_groups(tmp_path: Path) -> None:
 
 
 PEAK = """
-import functools, resource, sys
+import functools, re, sys
 import pyarrow.csv as pacsv
-from rnnfarm.builtin.tables import CSV
+from rnnfarm.builtin.tables import CSV, Parquet
 from rnnfarm.data import build_dataset, shards, table_rows, writer
 table_rows.MEMORY = 4 << 20
 writer.BATCH_BYTES = shards.BATCH_BYTES = 1 << 20
 # pyarrow reads some 32 blocks ahead, which the smaller file would not fill.
 pacsv.ReadOptions = functools.partial(pacsv.ReadOptions, block_size=1 << 17)
-build_dataset(CSV(files=[sys.argv[1]], group="who", valid=0), sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+reader = CSV if sys.argv[1].endswith("csv") else Parquet
+build_dataset(reader(files=[sys.argv[1]], group="who", valid=0), sys.argv[2])
+status = open("/proc/self/status").read()  # what getrusage says begins with the parent's
+print(int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) << 10)
 """
 
 
-def test_gathering_takes_constant_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_gathering_takes_constant_memory(tmp_path: Path, kind: str) -> None:
     peaks = []
     for rows in (200_000, 1_000_000):  # of 36 bytes while they are sorted
-        path = tmp_path / f"{rows}.csv"
+        path = tmp_path / f"{rows}.{kind}"
         columns = {f"x{i}": np.full(rows, i, np.int8) for i in range(4)}
         columns |= {"row": np.arange(rows) // 50, "who": np.arange(rows) % 50}
-        pacsv.write_csv(pa.table(columns), path)
+        if kind == "csv":
+            pacsv.write_csv(pa.table(columns), path)
+        else:
+            papq.write_table(pa.table(columns), path, row_group_size=20_000)
         command = [sys.executable, "-c", PEAK, str(path), str(tmp_path / f"built-{rows}")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
     assert peaks[1] - peaks[0] < 16 << 20

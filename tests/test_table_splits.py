@@ -146,6 +146,17 @@ def test_sequences_too_short_for_a_part_are_said(tmp_path: Path) -> None:
     assert f"1 sequence has one row alone {at}" in notes(dataset)
 
 
+def test_sequences_without_rows_of_a_part_are_said(tmp_path: Path) -> None:
+    rows = [("2024-01-01", "a", 1), ("2024-01-05", "a", 2), ("2024-01-05", "b", 3)]
+    settings = {"time": "when", "group": "who", "values": ["x"], "valid_from": "2024-01-03"}
+    dataset = build(tmp_path, table("when,who,x", rows), **settings)
+    said = "1 sequence has no rows at that time for a part in 'train'"
+    assert f"{said} (the first: {tmp_path / 't.csv'}, line 4)" in notes(dataset)
+    assert "part in 'valid'" not in notes(dataset)
+    whole = build(tmp_path, grouped(4, 1), group="who", valid_groups=["g1"])
+    assert "for a part" not in notes(whole)
+
+
 def test_rows_beyond_the_first_are_counted(tmp_path: Path) -> None:
     dataset = build(tmp_path, grouped(3, 5), group="who", first=3)
     said = "6 rows beyond the first 3 of a sequence are left out"

@@ -43,7 +43,7 @@ class Parquet(TableReader):
 
     def _open(self, path: Path) -> papq.ParquetFile:
         try:
-            return papq.ParquetFile(path, memory_map=True)
+            return papq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(path, error) from None
 
@@ -76,9 +76,11 @@ class Parquet(TableReader):
 
     def _raw(self, path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
         try:
-            for batch in self._open(path).iter_batches(columns=names):
-                columns = [_bare(batch.column(name)) for name in names]
-                yield pa.RecordBatch.from_arrays(columns, names=names)
+            file = self._open(path)
+            for number in range(file.num_row_groups):  # what is read of all would stay in memory
+                for batch in file.iter_batches(columns=names, row_groups=[number]):
+                    columns = [_bare(batch.column(name)) for name in names]
+                    yield pa.RecordBatch.from_arrays(columns, names=names)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(path, error) from None
 

@@ -40,16 +40,16 @@ class PlanNotes:
         ids: npt.NDArray[np.int64],
     ) -> None:
         """Count what the splits leave out."""
-        wanted = {"valid": self.table.valid, "test": self.table.test}
+        wanted = self.table._splits.cut_into
         for found, parts in planned:
             if not parts:
                 self.tally.add("left out", 1, found.number)
             if found.length == 1:
                 self.tally.add("single", 1, found.number)
-            if self.table._splits.split == "tail" and len(parts) > 0:
-                for split, share in wanted.items():
-                    if share and not any(part.split == split for part in parts):
-                        self.tally.add(split, 1, found.number)
+            owners = {part.split for part in parts}
+            if not owners <= {"valid", "test"} or self.table._splits.dates:
+                for split in wanted - owners if parts else ():
+                    self.tally.add(split, 1, found.number)
         trained = {f.label for f, parts in planned for part in parts if part.split == "train"}
         if self.table.label is not None and self.table.label_per == "sequence":
             held = {f.label for f, parts in planned if parts} - trained
@@ -65,9 +65,10 @@ class PlanNotes:
             "first": f"{{n}} beyond the first {first:,} of a sequence are left out"
             if first
             else "",
-            "valid": "{n} are too short for a part in 'valid'",
-            "test": "{n} are too short for a part in 'test'",
         }
+        short = "have no rows at that time" if self.table._splits.dates else "are too short"
+        for split in ("train", "valid", "test"):
+            sentences[split] = f"{{n}} {short} for a part in '{split}'"
         notes = self._of_time()
         for kind, sentence in sentences.items():
             counted = self.tally.get(kind)

@@ -135,7 +135,8 @@ class TablePlan(TableRows):
         usable = [each for each in found if self._recalled or not self._lacks_own(each)]
         parts = dict(zip(map(id, usable), self._splits.plan(usable), strict=True))
         self._planned: list[tuple[Found, list[Part]]] = [(e, parts.get(id(e), [])) for e in found]
-        self._noted.plan(self._planned, self._labels, self._label_ids)
+        if not self._recalled:
+            self._noted.plan(self._planned, self._labels, self._label_ids)
 
     def _lacks_own(self, found: Found) -> bool:
         """Whether a sequence lacks the label or target that it should have."""

@@ -160,11 +160,14 @@ class TableRows(TableCells):
     def _notes_on(self, source: Source) -> list[str]:
         """What has become of the rows of a source."""
         notes = []
-        if len(source.files) > 1 and self.time is not None and not self.sort:
+        if len(source.files) > 1 and not self.sort:
             named = [path.name for path in source.files[:SHOWN]]
             more = ["…"] if len(source.files) > SHOWN else []
+            order = (
+                "names (name a column in 'time' for theirs)" if self.time is None else "first times"
+            )
             notes.append(
-                f"the files were read in the order of their first times: {', '.join(named + more)}"
+                f"the files were read in the order of their {order}: {', '.join(named + more)}"
             )
         if source.comes_back is not None:
             notes.append(

@@ -68,6 +68,15 @@ class Splits:
             if date is not None
         }
 
+    @property
+    def cut_into(self) -> set[str]:
+        """The parts that each sequence is cut into, where it is cut."""
+        if self.split != "tail":
+            return set()
+        given = {"valid": self.valid and not self.valid_groups, "test": self.test}
+        found = {split for split, part in given.items() if part} | set(self.dates)
+        return {"train", *found} if found else set()
+
     def check(self, group: str | None, time: Any) -> None:
         """JobError where settings contradict each other."""
         leave_something(self.valid, self.test)
