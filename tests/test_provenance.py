@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from rnnfarm.builtin.labels import LabelledText
 from rnnfarm.data import Column, DatasetWriter, Reader, Sequence, build_dataset, open_dataset
 from rnnfarm.data.origin import NOWHERE, Origin
 
@@ -104,3 +105,14 @@ def test_what_was_learned_is_recalled() -> None:
     reader = Pairs(files=[])
     reader.recall({"width": 2}, {})
     assert reader._recalled == {"width": 2}
+
+
+def test_a_part_that_gets_nothing_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("yes good\nno bad\n")
+    reader = LabelledText(files=["t.txt"], valid=0.001)
+    reader.base = tmp_path
+    build_dataset(reader, tmp_path / "d")
+    provenance = open_dataset(tmp_path / "d").provenance
+    assert provenance is not None
+    said = "valid = 0.001 gives no sequence for 'valid'; there is no such part"
+    assert said in provenance.notes
