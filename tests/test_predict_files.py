@@ -80,6 +80,11 @@ def test_a_forecast_of_what_comes_after_a_table(
     for end in ("prediction", "low", "high"):
         assert np.shape(found[end]) == np.shape(known[end])
         np.testing.assert_allclose(found[end], known[end], rtol=1e-5)
+    turned = [line.split(",") for line in (tmp_path / "past.csv").read_text().splitlines()]
+    text_of = "".join(f"{b},{hour},{a}\n" for hour, a, b in turned)  # columns go by their names
+    (tmp_path / "turned.csv").write_text(text_of)
+    (again,) = rows(run, input=tmp_path / "turned.csv")
+    assert again["prediction"] == found["prediction"]
     text = (tmp_path / "past.csv").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
     assert rows(run, input=Path("-")) == [found]

@@ -89,7 +89,9 @@ def test_a_file_that_does_not_fit(
 
 
 def test_a_category_that_was_not_there_is_none_of_them(tmp_path: Path, dataset: Dataset) -> None:
-    (tmp_path / "other.csv").write_text("when,temp,load,open,city\n1.2.2024,1,2,no,z\n")
+    (tmp_path / "other.csv").write_text(
+        "when,temp,load,open,city\n1.2.2024,1,2,no,z\n2.2.2024,1,2,no,a\n"
+    )
     found, said = recalled(dataset, CSV, tmp_path / "other.csv", **SETTINGS)
     np.testing.assert_array_equal(found["values"][0, :6], [1, 2, 0, 0, 0, 0])
     assert said == [
