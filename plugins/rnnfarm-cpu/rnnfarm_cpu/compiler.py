@@ -28,10 +28,6 @@ FLAGS = (
     *("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-fPIC", "-shared", "-pthread", "-w"),
 )
-#: Tuning for some processors has gcc write a product and a sum instead of one operation where it
-#: sees a chain of them, which depends on how a loop is unrolled: the bits of a row would then
-#: depend on how many rows its thread has.
-CHAINS = ("--param=avoid-fma-max-bits=0",)
 #: Seconds after which a compiler is taken for hung; a kernel takes one or two.
 PATIENCE = 120
 
@@ -51,7 +47,7 @@ class Compiler:
     def flags(self, target: Target) -> tuple[str, ...]:
         """All flags for a target."""
         if not self.zig:
-            return (*FLAGS, *CHAINS, *target.flags)
+            return (*FLAGS, *target.flags)
         # zig checks undefined behaviour unless told not to, and compiles for exactly this
         # processor unless told for which.
         native = any(flag.endswith("=native") for flag in target.flags)
