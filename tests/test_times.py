@@ -180,6 +180,14 @@ def test_a_unit_is_for_numbers_alone(tmp_path: Path) -> None:
         build(CSV, tmp_path, "t.csv", time="ts", time_unit="s")
 
 
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [([20240131, 20240201], ["2024-01-31", "2024-02-01"]), ([2023, 2024], ["2023", "2024"])],
+)
+def test_whole_numbers_that_are_written_as_dates(numbers: list[int], found: list[str]) -> None:
+    np.testing.assert_array_equal(moments(pa.array(numbers)).local, stamps(*found))
+
+
 def test_small_numbers_are_no_times_unless_a_setting_says_so(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ts,x\n0.5,1\n3600,2\n7200,3\n")
     with pytest.raises((JobError, DataError), match="column 'ts'") as error:

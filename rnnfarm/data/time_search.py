@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from rnnfarm.data.time_formats import DATES, ISO, read_texts
@@ -13,7 +14,6 @@ from rnnfarm.errors import JobError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import pyarrow as pa
 
 EPOCH = "epoch"
 
@@ -41,7 +41,7 @@ class TimeSearch:
             return
         if not is_text(column.type):
             self._magnitude(cells)
-            return
+            cells = cells.cast(pa.string())  # whole numbers as 20241231
         cells = cells.filter(pc.not_equal(cells, ""))
         if len(cells) and self._sample is None:
             self._sample = cells[0].as_py()
@@ -77,7 +77,7 @@ class TimeSearch:
         """Return how the column `name` is read; JobError where that cannot be told."""
         if self._kind is None or is_stamp(self._kind):
             return TimeRule(zone=zone)
-        if not is_text(self._kind):
+        if not is_text(self._kind) and [*self._open] not in (["%Y%m%d"], ["%Y"], [ISO, "%Y%m%d"]):
             return TimeRule(unit=self._unit(name), zone=zone)
         forms = [*self._open] or [max(self._reached, key=lambda form: self._reached[form])]
         if self._sample is None or ISO in forms:

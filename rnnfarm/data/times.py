@@ -86,7 +86,9 @@ class Clock:
         groups: the columns that tell sequences apart, where a local time occurs twice.
         """
         kind = column.type
-        if is_text(kind):
+        if self.rule.unit is None and not is_text(kind) and not is_stamp(kind):
+            column = column.cast(pa.string())  # whole numbers as 20241231
+        if is_text(column.type):
             return self._texts(column, groups)
         if self.rule.unit is not None and not is_stamp(kind):
             stamps = epoch(column, self.rule.unit)
