@@ -145,19 +145,25 @@ class TablePlan(TableRows):
         target = self.target_per == "sequence" and bool(self.target)
         return target and (found.target is None or bool(np.isnan(found.target).any()))
 
-    def _runs_of(self, source: Source, names: list[str], tally: Tally) -> Iterator[Run]:
-        """The rows of a source, sequence after sequence, as they are read."""
-        runs = self._runs_in_time(source, names, tally)
+    def _runs_of(
+        self, source: Source, names: list[str], tally: Tally, *, checked: bool = False
+    ) -> Iterator[Run]:
+        """The rows of a source, sequence after sequence, as they are read; `checked`: they have
+        been read before, and found to be in order."""
+        runs = self._runs_in_time(source, names, tally, checked)
         if self._step_in_time is not None:
             runs = treat_gaps(runs, self.gaps, self._step_in_time, tally, self._where)
         alone = self.group is None and self.gaps != "split"
         return first_rows(runs, self.first, alone, tally)
 
-    def _runs_in_time(self, source: Source, names: list[str], tally: Tally) -> Iterator[Run]:
+    def _runs_in_time(
+        self, source: Source, names: list[str], tally: Tally, checked: bool = False
+    ) -> Iterator[Run]:
         """The rows of a source in the order of time, where they have one."""
         runs = self._runs(source, names)
-        if self.time:
+        if self.time and not checked:
             runs = check_order(runs, self._time_name, self._where)
+        if self.time and not (checked and self.duplicates in ("keep", "error")):
             runs = treat_duplicates(runs, self.duplicates, tally, self._where)
         return runs
 
@@ -193,7 +199,7 @@ class TablePlan(TableRows):
                 found = Found("", int(run.rows["number"][0]))
                 begun.append((int(run.rows["sequence"][0]), found))
             self._add(found, run.rows)
-            if self.time:
+            if self.time and self.gaps == "keep":
                 self._noted.differences.add(run.rows, run.begins)
         groups = list(source.groups) or [self._file_name(source)]
         for sequence, each in begun:

@@ -95,7 +95,7 @@ class TableReader(TablePlan):
         names = list(dict.fromkeys([*self._values, *([] if own else self._target)]))
         plan = iter(self._planned)
         for source in self._sources:
-            for run in self._runs_of(source, names, Tally()):
+            for run in self._runs_of(source, names, Tally(), checked=True):
                 if run.begins:
                     (found, parts), position = next(plan), 0
                     gaps = Gaps(len(names))
