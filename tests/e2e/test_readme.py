@@ -95,6 +95,9 @@ def test_every_command_runs(folder: Path) -> None:
 
     named = re.findall(r"^```python\n(.*?)```", README, re.M | re.S)
     (script,) = [block for block in named if block not in FILES.values()]
+    steps = '"training.steps=20"'
+    assert steps in script
+    script = script.replace(steps, f'{steps}, "data.build.max_bytes=300000"')  # as it was built
     (folder / "script.py").write_text(script, encoding="utf-8")
     assert re.fullmatch(r"\d\.\d+ [0-9a-f]{64}\n", shell(folder, f"'{sys.executable}' script.py"))
 
