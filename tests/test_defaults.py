@@ -58,6 +58,18 @@ def test_a_tied_embedding() -> None:
     assert np.std(started(spec)["input.weight"]) == pytest.approx(1 / 8, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "limit"), [(20, np.sqrt(6 / 50)), (150, np.sqrt(6 / 180)), (400, np.sqrt(1 / 30))]
+)
+def test_outputs(outputs: int, limit: float) -> None:
+    assert "| output | Glorot uniform, but at least ±1/√fan-in (of more than 5 H outputs) |" in PAGE
+    plain = started(NetworkSpec("none", 3, [LSTM], outputs))["output.weight"]
+    decoder = DecoderSpec(outputs, 8, [LSTM])
+    spec = NetworkSpec("none", 3, [LSTM], outputs, pool="last", decoder=decoder)
+    for found in (plain, started(spec)["output.weight"]):
+        assert 0.98 * limit < np.abs(found).max() <= limit
+
+
 def test_linear_maps_and_cells() -> None:
     assert "±√(6 / (inputs + outputs))" in PAGE
     decoder = DecoderSpec(50, 20, [LSTM], attention="additive")

@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.nn.attention import Attention
-from rnnfarm.nn.dense import Dropout, Embedding, Linear, bias_of, weight_of
+from rnnfarm.nn.dense import Dropout, Embedding, Linear, bias_of, output_start, weight_of
 from rnnfarm.nn.layer import Arrays, FloatArray, Layer, Pass
 from rnnfarm.nn.random import SCHEDULED
 from rnnfarm.nn.recurrent import RecurrentLayer
@@ -111,7 +111,8 @@ class Decoder:
         self.attention: Attention | None = None
         if spec.attention != "none":
             self.attention = Attention("decoder.attention", spec.attention, width, encoded)
-        self.output = Linear("output", width, outputs, bias=True)
+        start = output_start(width, outputs)
+        self.output = Linear("output", width, outputs, bias=True, start=start)
         attending = [self.attention] if self.attention else []
         self.layers: list[Layer] = [
             *(self.input, self.bridge), *self.recurrent, *attending, self.output,

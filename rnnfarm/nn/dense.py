@@ -111,9 +111,18 @@ class Values(Layer):
         return x, lambda d_output, gradients, _: None
 
 
-def weight_of(name: str, inputs: int, outputs: int) -> Parameter:
-    """The weights of a linear map."""
-    return Parameter(name, (inputs, outputs), ("glorot_uniform",), True, "weight", inputs)
+def weight_of(name: str, inputs: int, outputs: int, start: str = "glorot_uniform") -> Parameter:
+    """The weights of a linear map, and how they start."""
+    return Parameter(name, (inputs, outputs), (start,), True, "weight", inputs)
+
+
+def output_start(inputs: int, outputs: int) -> str:
+    """How the weights of an output start: Glorot's limit, but at least ±1/√inputs.
+
+    Glorot's goes to 0 as a vocabulary grows, and the logits with it.
+    """
+    least: float = inputs**-0.5
+    return "glorot_uniform" if outputs <= 5 * inputs else f"uniform:{least!r}"
 
 
 def bias_of(name: str, inputs: int, outputs: int) -> Parameter:
@@ -125,14 +134,20 @@ class Linear(Layer):
     """``x W + b``; ``(T, B, I)`` → ``(T, B, O)``. ``tied`` names an embedding to take Wᵀ from."""
 
     def __init__(
-        self, name: str, inputs: int, outputs: int, bias: bool, tied: str | None = None
+        self,
+        name: str,
+        inputs: int,
+        outputs: int,
+        bias: bool,
+        tied: str | None = None,
+        start: str = "glorot_uniform",
     ) -> None:
         self.name = name
         self.width = outputs
         self.tied = tied
         parameters = []
         if tied is None:
-            parameters.append(weight_of(f"{name}.weight", inputs, outputs))
+            parameters.append(weight_of(f"{name}.weight", inputs, outputs, start))
         if bias:
             parameters.append(bias_of(f"{name}.bias", inputs, outputs))
         self.bias = f"{name}.bias" if bias else None

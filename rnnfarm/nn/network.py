@@ -21,7 +21,7 @@ from rnnfarm.errors import JobError
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.nn.arena import Layout
 from rnnfarm.nn.decoder import Decoder, DecoderSpec
-from rnnfarm.nn.dense import Dropout, Embedding, Linear, OneHot, Tokens, Values
+from rnnfarm.nn.dense import Dropout, Embedding, Linear, OneHot, Tokens, Values, output_start
 from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
 from rnnfarm.nn.pool import Pool
 from rnnfarm.nn.recurrent import Bidirectional, Recurrence, RecurrentLayer, Residual
@@ -120,7 +120,8 @@ class Network:
                 f"model.output.tied: the output's weights can be the embedding's only where both "
                 f"are equally wide; the embedding is {spec.size} wide and the last layer {width}"
             )
-        self._add(Linear("output", width, spec.outputs, spec.output_bias, tied))
+        start = output_start(width, spec.outputs)
+        self._add(Linear("output", width, spec.outputs, spec.output_bias, tied, start))
         self._settle(spec.init)
 
     def _settle(self, init: Mapping[str, Init]) -> None:
