@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 import warnings
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -481,3 +482,37 @@ def test_the_baseline_of_tokens_is_measured_on_the_same_targets(tmp_path: Path) 
     nats = -np.mean([math.log(shares[token]) for token in targets])
     assert baseline["loss"] == pytest.approx(nats, rel=1e-12)
     assert baseline["accuracy"] == np.mean(np.array(targets) == 1)
+
+
+def test_a_sound_and_a_series_with_their_labels(tmp_path: Path) -> None:
+    """A file of the test part has the metrics that its answer has."""
+    for number in range(12):
+        with wave.open(str(tmp_path / f"{'ab'[number % 2]}_{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 4000, 0, "NONE", ""))
+            tone = np.sin(np.arange(1200) * (0.2 + 0.5 * (number % 2)) + number)
+            file.writeframes((tone * 20000).astype("<i2").tobytes())
+    build = {"reader": "wav", "files": ["*.wav"], "pattern": "(?P<label>[ab])_[0-9]+",
+             "valid": 0.3, "mels": 8}  # fmt: skip
+    model = {"pool": "last", "loss": "cross_entropy"}
+    data = {"mode": "examples", "target": "label"}
+    run_of(tmp_path, {**data, "build": build}, model, window=200)
+    rows = list(predict(tmp_path / "run", REGISTRY, split="valid"))
+    for row in rows:
+        found = evaluate_run(tmp_path / "run", REGISTRY, input=Path(row["file"]))
+        assert found["accuracy"] == (row["prediction"] == row["truth"])
+        odds = row["probabilities"][row["truth_text"]]
+        assert found["loss"] == pytest.approx(-math.log(odds), rel=1e-4)
+        assert Path(row["file"]).name.startswith(row["truth_text"])
+
+    folder = tmp_path / "series"
+    folder.mkdir()
+    head = "@timeStamps false\n@classLabel true {}\n@data\n"
+    lines = [f"{','.join(map(str, range(k, k + 5)))}:{'xy'[k % 2]}\n" for k in range(20)]
+    (folder / "train.ts").write_text(head.format("x y") + "".join(lines[:14]))
+    (folder / "test.ts").write_text(head.format("x y") + "".join(lines[14:]))
+    build = {"reader": "timeseries", "files": ["train.ts"], "test_files": ["test.ts"]}
+    run_of(folder, {**data, "build": build}, model)
+    report = evaluate_run(folder / "run", REGISTRY, split="test")
+    found = evaluate_run(folder / "run", REGISTRY, input=folder / "test.ts")
+    for name in ("loss", "accuracy", "confusion", "baseline"):
+        assert found[name] == report[name]
