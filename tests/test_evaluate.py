@@ -222,18 +222,18 @@ def test_memory_does_not_grow_with_the_split(tmp_path: Path) -> None:
 
 
 def test_nothing_observed_is_no_metric(tmp_path: Path) -> None:
-    rows = [(math.sin(k), math.sin(k + 1) if k < 60 else None) for k in range(100)]
+    rows = [(math.sin(k), math.sin(k + 1) if k < 80 else None) for k in range(100)]
     write_csv(tmp_path / "x.csv", "x,y", rows)
     build = {"reader": "csv", "files": ["x.csv"], "values": ["x"], "target": ["y"],
-             "missing": "mask", "valid": 0.4}  # fmt: skip
+             "missing": "mask", "valid": 0.2, "test": 0.2}  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = run_of(tmp_path, {"target": "target", "build": build})
-        done = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "run"), "--json"])
+        run_of(tmp_path, {"target": "target", "build": build})
+        command = ["evaluate", str(tmp_path / "run"), "--split", "test", "--json"]
+        done = CliRunner().invoke(cli, command)
     assert done.exit_code == 0
     found = json.loads(done.stdout)
-    assert result.valid_loss is None
-    assert found["left_out"]["unobserved"] == 40
+    assert found["left_out"]["unobserved"] == 20
     for name in ("loss", "mse", "mae"):
         assert found[name] is None
     assert found["baseline"] == {"mse": None, "mae": None}
