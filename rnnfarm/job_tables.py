@@ -261,7 +261,10 @@ class TrainingTable(Table):
         default=None, description="a norm, or a table with norm or value; if absent nothing is cut"
     )
     evaluate_every: Count = Field(default=0, description="0: only at the end")
-    evaluate_windows: Count = Field(default=0, description="0: the whole validation split")
+    evaluate_windows: Count = Field(
+        default=0,
+        description="how many windows of 'batch' rows an evaluation reads; 0: the whole split",
+    )
     monitor: str = Field(
         default="valid_loss",
         description="the metric of an evaluation that says which checkpoint is the best, and that "

@@ -46,7 +46,7 @@ from rnnfarm.job import load_job
 from rnnfarm.plugins import Registry
 from rnnfarm.report import Progress
 from rnnfarm.training.checkpoint import checkpoints, read_checkpoint
-from rnnfarm.training.evaluate import evaluate_run
+from rnnfarm.training.evaluate import evaluate, evaluate_run
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.result import Result
 from rnnfarm.training.run import open_run
@@ -473,6 +473,17 @@ def test_evaluating_some_windows_only(tokens: Path, tmp_path: Path) -> None:
     some = run_of(token_job(tokens, evaluate_windows=1), tmp_path / "b")
     assert whole.parameters_sha256 == some.parameters_sha256
     assert whole.valid_loss != some.valid_loss
+
+
+def test_a_split_of_one_sequence_is_evaluated_on_as_many_steps(tmp_path: Path) -> None:
+    write_tokens(tmp_path / "data", {"train": [200], "valid": [400]})
+    job = token_job(tmp_path / "data", batch=8, window=5, evaluate_windows=2)
+    result = run_of(job, tmp_path / "run")
+    opened = open_run(tmp_path / "run", REGISTRY)
+    windows = make_windows(opened.job, opened.model, opened.dataset, "valid")
+    assert windows.batch == 1
+    measured = evaluate(opened.model, windows, opened.parameters, lanes=1, seed=0, most=2 * 8)
+    assert measured["loss"] == result.valid_loss
 
 
 def test_targets_that_are_ignored_are_neither_right_nor_wrong(tokens: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from rnnfarm.training.evaluate import evaluate_lanes, evaluation_lanes
 from rnnfarm.training.lanes import Node, deal, owned_nodes, reduce_tree
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.run import parameters_sha256
-from rnnfarm.training.setup import Model, make_model, make_windows
+from rnnfarm.training.setup import Model, make_model, make_windows, windows_to_evaluate
 from rnnfarm.training.tbptt import Sums, make_lanes
 
 #: ``{lane: {layer: {state: (B / lanes, H)}}}``
@@ -282,7 +282,7 @@ class Worker:
             deal(lanes, self.workers)[self.rank],
             lanes,
             training.seed,
-            training.evaluate_windows,
+            windows_to_evaluate(training, windows),
             self.trainer.executor,
             tick=lambda: self._begins("evaluating"),
             threads=self.trainer.threads,

@@ -29,7 +29,7 @@ from rnnfarm.training.optimizer import OptimizerPass
 from rnnfarm.training.patience import Watching
 from rnnfarm.training.run import parameters_sha256, restore_arrays
 from rnnfarm.training.schedule import Schedule
-from rnnfarm.training.setup import Model
+from rnnfarm.training.setup import Model, windows_to_evaluate
 from rnnfarm.training.tbptt import (
     Lane,
     Ready,
@@ -199,7 +199,7 @@ class Trainer:
             self.parameters,
             lanes=training.lanes,
             seed=training.seed,
-            most=training.evaluate_windows,
+            most=windows_to_evaluate(training, windows),
             executor=self.executor,
             threads=self.threads,
         )

@@ -40,7 +40,7 @@ from rnnfarm.training.preflight import (
 from rnnfarm.training.result import Result, write_run_json
 from rnnfarm.training.run import alone_in, write_run_job
 from rnnfarm.training.run_dataset import GOES_ON, check_same_data, keep_dataset
-from rnnfarm.training.setup import Model, make_model, make_windows
+from rnnfarm.training.setup import Model, make_model, make_windows, windows_to_evaluate
 from rnnfarm.training.targets import check_targets
 
 log = logging.getLogger("rnnfarm")
@@ -85,7 +85,7 @@ def train(
             check_targets(model, dataset.split(split), dataset)
         check_countable(model, trainer.windows)
         if valid is not None:
-            check_countable(model, valid, job.training.evaluate_windows)
+            check_countable(model, valid, windows_to_evaluate(job.training, valid))
         with alone_in(out):
             check_folder(out, job, registry, resume)  # once more, now that nobody else is in it
             sweep(out)

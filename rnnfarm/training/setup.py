@@ -24,7 +24,7 @@ from rnnfarm.data.window import NEXT, OBSERVED, Windows
 from rnnfarm.equations.parts import Loss, part_name
 from rnnfarm.errors import JobError, suggestion
 from rnnfarm.job_inits import initial
-from rnnfarm.job_tables import DecoderTable, Job, LayerTable
+from rnnfarm.job_tables import DecoderTable, Job, LayerTable, TrainingTable
 from rnnfarm.job_unused import itself
 from rnnfarm.kernels.choose import KernelChoice, installed_kernels
 from rnnfarm.nn.decoder import DecoderSpec
@@ -212,6 +212,15 @@ def measured_windows(job: Job, model: Model, part: Split) -> Measured:
     if reads_whole(job, model):
         common["window"] = max(longest_sequence(part), 1)
     return Examples(part, goal=model.goal, **drawn, **common)
+
+
+def windows_to_evaluate(training: TrainingTable, windows: Windows) -> int:
+    """Return how many of the windows of a split a run evaluates, 0 for all of them.
+
+    ``training.evaluate_windows`` counts windows of ``training.batch`` rows. Of a split with fewer
+    sequences as many more windows are read, so that as many steps are measured.
+    """
+    return training.evaluate_windows * -(-training.batch // windows.batch)
 
 
 def reads_whole(job: Job, model: Model) -> str | None:
