@@ -26,7 +26,7 @@ def language_model(tmp_path: Path) -> Path:
 
 
 def test_a_run_keeps_the_manifest(language_model: Path) -> None:
-    kept = (language_model / "r" / "dataset.json").read_bytes()
+    kept = (language_model / "r" / "manifest.json").read_bytes()
     assert kept == (language_model / "data" / "dataset.json").read_bytes()
 
 
@@ -56,7 +56,7 @@ def test_a_moved_run_forecasts_a_table_without_its_dataset(tmp_path: Path) -> No
 
 
 def test_a_damaged_copy_is_named(language_model: Path) -> None:
-    copy = language_model / "r" / "dataset.json"
+    copy = language_model / "r" / "manifest.json"
     copy.write_bytes(copy.read_bytes()[:-40])
     with pytest.raises(DataError, match=rf"{copy}: not readable as JSON"):
         list(generate(language_model / "r", REGISTRY, length=3))
@@ -64,12 +64,12 @@ def test_a_damaged_copy_is_named(language_model: Path) -> None:
 
 def test_an_older_run_reads_its_dataset(language_model: Path) -> None:
     said = "".join(generate(language_model / "r", REGISTRY, length=9))
-    (language_model / "r" / "dataset.json").unlink()
+    (language_model / "r" / "manifest.json").unlink()
     assert "".join(generate(language_model / "r", REGISTRY, length=9)) == said
 
 
 def test_the_copy_has_what_the_dataset_was_built_from(language_model: Path) -> None:
-    kept = json.loads((language_model / "r" / "dataset.json").read_text())
+    kept = json.loads((language_model / "r" / "manifest.json").read_text())
     (file,) = kept["provenance"]["files"]
     assert file["path"] == str(language_model / "text.txt")
     assert open_dataset(language_model / "data").provenance is not None

@@ -81,7 +81,7 @@ def test_a_run_folder(tokens: Path, tmp_path: Path) -> None:
     result = rnnfarm.train(raw, out=tmp_path / "run")
     run = tmp_path / "run"
     assert {p.name for p in run.iterdir()} == {
-        "job.toml", "dataset.json", "metrics.jsonl", "run.json", "checkpoints",
+        "job.toml", "manifest.json", "metrics.jsonl", "run.json", "checkpoints",
     }  # fmt: skip
     found = entries(run)
     steps = [e for e in found if "train_loss" in e]

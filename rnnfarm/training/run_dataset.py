@@ -9,7 +9,7 @@ from pathlib import Path
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.data.current import changes_of, warn_of_changes
 from rnnfarm.data.dataset import Dataset
-from rnnfarm.data.manifest import MANIFEST, parse_manifest
+from rnnfarm.data.manifest import parse_manifest
 from rnnfarm.data.place import Place
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.files import write_whole
@@ -18,6 +18,8 @@ from rnnfarm.plugins import Registry
 from rnnfarm.training.checkpoint import Checkpoint
 
 log = logging.getLogger("rnnfarm")
+#: The file in which a run keeps its dataset's manifest; another name, for a run is no dataset.
+KEPT = "manifest.json"
 #: What becomes of a run that is resumed with another dataset.
 GOES_ON = "the run goes on, with another result than either dataset alone gives"
 
@@ -26,14 +28,14 @@ def keep_dataset(run: Path, dataset: Dataset) -> None:
     """Write a dataset's manifest into a run's folder, for models that read without the dataset."""
     text = dataset.manifest.to_json()
     with suppress(OSError):
-        if (run / MANIFEST).read_bytes() == text:
+        if (run / KEPT).read_bytes() == text:
             return
-    write_whole(run / MANIFEST, text.decode())
+    write_whole(run / KEPT, text.decode())
 
 
 def kept_dataset(run: Path, job: Job) -> Dataset | None:
     """Return what a run keeps of its dataset, without its shards; None where it keeps nothing."""
-    path = run / MANIFEST
+    path = run / KEPT
     try:
         text = path.read_bytes()
     except FileNotFoundError:

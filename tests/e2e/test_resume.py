@@ -106,7 +106,7 @@ def assert_same_run(whole: Uninterrupted, out: Path, result: dict[str, Any]) -> 
     steps = [entry["step"] for entry in found if "train_loss" in entry]
     assert steps == [*range(1, END + 1)]
     left = {path.name for path in out.iterdir()}
-    assert left == {"job.toml", "metrics.jsonl", "run.json", "checkpoints", "dataset.json"}
+    assert left == {"job.toml", "metrics.jsonl", "run.json", "checkpoints", "manifest.json"}
     assert all(path.name.startswith("step-") for path in (out / "checkpoints").iterdir())
 
 
