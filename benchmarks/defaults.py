@@ -200,8 +200,9 @@ def rows(given: argparse.Namespace, done: set[tuple[str, str, int]]) -> Iterator
                 seen: list[list[str]] = []
                 for start in given.starts:
                     words = settings_of(STARTS[start], job)
-                    same = words in seen  # as another start, for this task
+                    same = words in seen or (bool(STARTS[start]) and not words)
                     seen.append(words)
+                    # Of a task that has no such part a start is the same as another one.
                     if same or (task, start, seed) in done:
                         continue
                     run = Path(folder) / f"run {task} {start.replace('/', ' ')} {seed}"
