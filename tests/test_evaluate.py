@@ -418,7 +418,7 @@ def test_a_table_with_its_targets(tmp_path: Path) -> None:
     for name in ("loss", "mse", "mae", "mse_scaled", "baseline"):
         assert found[name] == report[name]
     write_csv(tmp_path / "test.csv", "x", [row[:1] for row in rows])
-    with pytest.raises(JobError, match=r"has nothing for the column 'target' .* measured by"):
+    with pytest.raises(JobError, match=r"has no column 'y' \(setting 'target'\), .* measured by"):
         evaluate_run(tmp_path / "run", REGISTRY, input=tmp_path / "test.csv")
 
 

@@ -15,6 +15,7 @@ from training_tools import REGISTRY
 from rnnfarm.data.dataset import open_dataset
 from rnnfarm.errors import JobError
 from rnnfarm.job import read_job
+from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.predict import predict
 from rnnfarm.training.session import train
 
@@ -156,7 +157,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a\n" + "1\n" * 50)
     (tmp_path / "c.csv").write_text("c\n" + "1\n" * 50)
     for name, wanted in {
-        "a.csv": "has nothing for the column 'target' of the run's data",
+        "a.csv": r"has no column 'b' \(setting 'target'\), which a forecast",
         "c.csv": "has no column 'a'",
         "none.csv": "there is no such file",
     }.items():
@@ -168,3 +169,40 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     run = trained(tmp_path / "2", {}, build, loss="mse")
     with pytest.raises(JobError, match="has no column 'b', which the run's data have; known: a"):
         rows(run, input=tmp_path / "a.csv")
+
+
+MORE = {
+    "mask": {"missing": "mask"},
+    "calendar": {"time": "hour", "calendar": ["hour"]},
+    "categories": {"categories": ["kind"], "missing": "mask"},
+}
+KINDS = {
+    "forecast": {"mode": "forecast", "horizon": HORIZON, "relative": "last", "target": "target"},
+    "steps": {"mode": "examples", "target": "target"},
+}
+
+
+@pytest.mark.parametrize("more", MORE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_input_is_never_taken_for_the_target(more: str, kind: str, tmp_path: Path) -> None:
+    """A table without the target's column has no past and no truth of it."""
+    lines = [f"{line.strip()},{'uv'[i % 2]}\n" for i, line in enumerate(table())]
+    head = "hour,a,b,kind\n"
+    (tmp_path / "all.csv").write_text(head + "".join(lines))
+    build = {"reader": "csv", "files": ["all.csv"], "values": ["a"], "target": ["b"], "valid": 0.3}
+    model = {"pool": "last"} if kind == "forecast" else {}
+    run = trained(tmp_path, KINDS[kind], build | MORE[more], loss="mse", **model)
+    past = lines[-40:]
+    (tmp_path / "both.csv").write_text(head + "".join(past))
+    cells = [line.split(",") for line in [head, *past]]
+    (tmp_path / "a.csv").write_text("".join(",".join([c[0], c[1], c[3]]) for c in cells))
+    wanted = r"a.csv: has no column 'b' \(setting 'target'\)"
+    with pytest.raises(JobError, match=wanted):
+        evaluate_run(run, REGISTRY, input=tmp_path / "a.csv")
+    if kind == "forecast":
+        with pytest.raises(JobError, match=wanted):
+            rows(run, input=tmp_path / "a.csv")
+    else:
+        alone, both = (rows(run, input=tmp_path / name) for name in ("a.csv", "both.csv"))
+        assert [row["prediction"] for row in alone] == [row["prediction"] for row in both]
+    assert evaluate_run(run, REGISTRY, input=tmp_path / "both.csv")["loss"] > 0

@@ -146,6 +146,11 @@ class Reader(Part, ABC):
             " itself; give an array as .npy, or take --split"
         )
 
+    def lacks(self, column: str) -> str | None:
+        """Return what the file that `inputs` read last would need to have for a column of the
+        dataset, as "has no column 'y'"; None where there is nothing to say."""
+        return None
+
     def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
         """All sequences of one file with the columns that they are measured by, for evaluations;
         by default what `inputs` gives."""

@@ -19,7 +19,7 @@ from rnnfarm.data.window import OBSERVED
 from rnnfarm.errors import DataError, JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -48,6 +48,7 @@ class TableReader(TablePlan):
     calendar: list[CalendarField] = []
 
     _reading: TableReader | None = None  # what reads the rows of a file that is predicted
+    _lacking: Mapping[str, str] = {}  # which columns that settings name a predicted file has not
 
     def columns(self) -> dict[str, Column]:
         """`values`; `target` and `label` where there are any; and `observed` where cells may be
@@ -58,7 +59,8 @@ class TableReader(TablePlan):
         self._learn_columns()
         self._make_plan()
         masked = self.missing == "mask"
-        more = masked or self.calendar or self.categories
+        # What a file lacks of the target that the data have is never taken from its inputs.
+        more = (masked or self.calendar or self.categories) and "target" not in self._lacking
         self._target = self.target or (self._numeric_values or self._values if more else [])
         names, roles = self._step()
         columns = {VALUES: Column.values(len(names), names=names, roles=roles)}
@@ -73,6 +75,13 @@ class TableReader(TablePlan):
         if masked or self.lookback:
             columns[OBSERVED] = Column.tokens(2)
         return columns
+
+    def lacks(self, column: str) -> str | None:
+        """Return which column of the file that `inputs` read the target or the label is."""
+        of_label = self.label is not None and self.label_per == "row"
+        setting = ("label" if of_label else "target") if column == OBSERVED else column
+        name = self._lacking.get(setting)
+        return None if name is None else f"has no column '{name}' (setting '{setting}')"
 
     def vocabularies(self) -> dict[str, Vocabulary]:
         """The labels, where there are any."""
@@ -137,14 +146,20 @@ class TableReader(TablePlan):
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All rows of one file; without the column `target` where it lacks one of its columns."""
         known = self._names(path)
-        target = self.target if all(name in known for name in self.target) else []
+        needed = {"target": self.target, "label": [] if self.label is None else [self.label]}
+        missing = {
+            key: [name for name in names if name not in known] for key, names in needed.items()
+        }
+        self._lacking = {setting: names[0] for setting, names in missing.items() if names}
+        target = [] if "target" in self._lacking else self.target
         settings: dict[str, Any] = {"target": target, "valid": 0.0, "test": 0.0, "first": None}
-        settings["label"] = self.label if self.label in known else None
+        settings["label"] = None if "label" in self._lacking else self.label
         whole = ("split", "valid_from", "test_from", "valid_groups", "test_groups", "lookback")
         for name in (*whole, *(() if target else ("target_per",))):
             settings[name] = getattr(type(self), name)
         reader = self._with(files=[str(path)], **settings)
         self._reading = reader
+        reader._lacking = self._lacking
         reader.columns()
         return reader.sequences()
 
@@ -174,7 +189,7 @@ class TableReader(TablePlan):
                 rows[LABEL] = np.where(seen, labels, 0)
         elif there is not None:
             seen = np.all(there[:, target], axis=1)
-        if there is not None or self.lookback:
+        if (there is not None or self.lookback) and not self.lacks(OBSERVED):
             rows[OBSERVED] = seen.astype(np.uint8)
         return rows
 

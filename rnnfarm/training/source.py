@@ -69,8 +69,7 @@ class Source:
         place = folder / "input"
         columns = _columns_read(self.opened, self.measured)
         with DatasetWriter(str(place), columns, origins=True) as writer:
-            for piece in _pieces_of_file(self, self.file, folder):
-                _check_piece(self.file, piece, columns)
+            for piece in _pieces_of_file(self, self.file, columns, folder):
                 named = {name: piece.columns[name] for name in columns}
                 writer.append("input", named, piece.continues, piece.origin)
         return open_dataset(place).split("input")
@@ -104,14 +103,18 @@ def _columns_read(opened: OpenRun, measured: bool) -> dict[str, Column]:
     return {name: columns[name] for name in names}
 
 
-def _pieces_of_file(source: Source, path: Path, folder: Path) -> Iterator[Sequence]:
-    """The sequences of a file, in pieces."""
+def _pieces_of_file(
+    source: Source, path: Path, columns: Mapping[str, Column], folder: Path
+) -> Iterator[Sequence]:
+    """The sequences of a file, in pieces that all have the `columns`."""
     opened = source.opened
     model = opened.model
     labelled = source.measured and model.target != NEXT
     path = local_file(path, folder)
     if model.column.kind == "values" and path.suffix in (".npy", ".npz"):
-        yield Sequence("input", {model.input: _read_values(opened, path)})
+        array = Sequence("input", {model.input: _read_values(opened, path)})
+        _check_piece(path, array, columns, None)
+        yield array
         return
     reader = run_reader(opened, source.registry)
     by_itself = reader is None or type(reader).inputs is Reader.inputs
@@ -128,6 +131,7 @@ def _pieces_of_file(source: Source, path: Path, folder: Path) -> Iterator[Sequen
     some = False
     for piece in pieces:
         some = True
+        _check_piece(source.file or path, piece, columns, reader)
         yield piece
     if not some:
         raise JobError(f"{path}: the file holds nothing to answer; give at least one step")
@@ -165,13 +169,17 @@ def _text_by_vocabulary(opened: OpenRun, path: Path, lines: bool) -> Iterator[Se
             yield Sequence("input", {name: vocabulary.encode(text)}, origin=origin)
 
 
-def _check_piece(path: Path, piece: Sequence, columns: Mapping[str, Column]) -> None:
+def _check_piece(
+    path: Path, piece: Sequence, columns: Mapping[str, Column], reader: Reader | None
+) -> None:
+    """JobError for a piece without a column that is needed, or with too few or many values."""
     for name, column in columns.items():
         if name not in piece.columns:
+            lacks = None if reader is None else reader.lacks(name)
+            what = lacks or f"has nothing for the column '{name}' of the run's data"
             raise JobError(
-                f"{path}: has nothing for the column '{name}' of the run's data, which a forecast "
-                "is made of, or answers are measured by; give all columns that the data were "
-                "built from"
+                f"{path}: {what}, which a forecast is made of, or answers are measured by; give all"
+                " columns that the data were built from"
             )
         width = piece.columns[name].shape[1] if column.kind == "values" else None
         if width is not None and width != column.width:
