@@ -303,6 +303,25 @@ def test_a_forecast_is_of_the_columns_alone(tmp_path: Path) -> None:
     assert row["columns"] == ["a", "b", "hour:sin", "hour:cos", "a:observed", "b:observed"]
 
 
+def test_a_missing_cell_takes_the_forecasts_of_it_along(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are counted as forecasts, by train, evaluate and predict."""
+    cells: list[float | None] = [float(i % 7) for i in range(100)]
+    cells[20] = cells[85] = None
+    write_csv(tmp_path / "x.csv", "a,b", [(cell, 1) for cell in cells])
+    build = {"reader": "csv", "files": ["x.csv"], "values": ["a"], "missing": "mask", "valid": 0.3}
+    result = run_of(tmp_path, {"mode": "forecast", "horizon": 3, "build": build}, {"pool": "last"})
+    said = "{} of {} forecasts have a target that was not observed and do not count; a forecast"
+    # 30 rows are for validation: windows of 6, and 3 rows after them.
+    assert result.left_out["train"]["unobserved"] == 3
+    assert evaluate_run(tmp_path / "run", REGISTRY)["left_out"]["unobserved"] == 3
+    assert f"valid: {said.format(3, 30 - 8)}" in caplog.text
+    caplog.clear()
+    assert len(list(predict(tmp_path / "run", REGISTRY, split="valid"))) == 30 - 8 - 3
+    assert f"valid: {said.format(3, 30 - 8)}" in caplog.text
+
+
 def test_metrics_are_in_the_units_of_the_data_and_in_scaled_ones(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     values = random.standard_normal((120, 2)) * [100, 0.1] + [5000, 3]

@@ -233,6 +233,26 @@ HINTS = {
 }
 
 
+def test_an_example_that_is_left_out_as_a_header(tmp_path: Path) -> None:
+    """header = true, and a file without a header: its first line begins with a known label."""
+    (tmp_path / "a.txt").write_text("kind sentence\ngood x y\nbad z\ngood z\n")
+    (tmp_path / "b.txt").write_text("bad x\ngood y\n")
+    settings = {"files": ["a.txt"], "test_files": ["b.txt"], "valid": 0.0, "header": True}
+    dataset = build(LabelledText(**settings), tmp_path)
+    assert (dataset.split("train").sequences, dataset.split("test").sequences) == (3, 1)
+    (note,) = notes(dataset)
+    said = "left out line 1 of b.txt as a header, though 'bad' is a label"
+    assert said in note.replace(f"{tmp_path}/", "")
+    reader = LabelledText(**settings)
+    reader.recall({"header": "sentence"}, {n: dataset.vocabulary(n) for n in ("tokens", "label")})
+    assert len(list(reader.inputs_with_targets(tmp_path / "b.txt"))) == 1
+    assert [said in each.replace(f"{tmp_path}/", "") for each in reader.notes()] == [True]
+    reader = LabelledText(**settings)
+    reader.recall({"header": "sentence"}, {n: dataset.vocabulary(n) for n in ("tokens", "label")})
+    assert len(list(reader.inputs_with_targets(tmp_path / "a.txt"))) == 3
+    assert reader.notes() == []
+
+
 @pytest.mark.parametrize("name", HINTS)
 def test_what_looks_wrong_in_labelled_texts(tmp_path: Path, name: str) -> None:
     text, wanted = HINTS[name]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Container, Iterable
     from pathlib import Path
 
 MANY_LABELS = 20
@@ -58,6 +59,17 @@ class LabelHints:
                     " header, set header = true"
                 ]
         return []
+
+
+def header_notes(headers: Iterable[tuple[Path, int, str]], labels: Container[str]) -> list[str]:
+    """Return a sentence for each line that was left out as a header and begins as an example does:
+    its file, its number and its label."""
+    return [
+        f"left out line {line} of {path} as a header, though '{label}' is a label of the data; if"
+        " it is an example, write a header above it, or build the data with header = false"
+        for path, line, label in headers
+        if label in labels
+    ]
 
 
 def _listed(names: list[str], most: int = 5) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from rnnfarm.builtin.label_hints import LabelHints
+from rnnfarm.builtin.label_hints import LabelHints, header_notes
 from rnnfarm.data.held_out import SplitReader
 from rnnfarm.data.lines import Counts, LineTokens, blank_lines, numbered_lines, split_by_hash
 from rnnfarm.data.manifest import Column
@@ -90,7 +90,7 @@ class LabelledText(SplitReader):
     def notes(self) -> list[str]:
         """Say what is not in the vocabulary, what was left out, and what looks wrong."""
         notes = [*super().notes(), *self._unknown.notes(), *blank_lines(self._blank)]
-        return notes + self._remarks
+        return notes + self._remarks + header_notes(self._headers, self._labels.index)
 
     def recall(self, learned: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> None:
         """Take the vocabularies of an earlier build, and what its header called the text."""
@@ -139,6 +139,7 @@ class LabelledText(SplitReader):
         self._tokens, self._labels = tokens, labels
         self._unknown = UnknownCounts(tokens)
         self._blank = 0
+        self._headers: list[tuple[Path, int, str]] = []
         self._remarks: list[str] = []
 
     def _sequence(self, split: str, path: Path, example: _Example) -> Sequence:
@@ -192,6 +193,7 @@ class LabelledText(SplitReader):
             label, text = self._parts(line)
             if not skipped:
                 skipped, self._header = True, text or line.strip()
+                self._headers.append((path, number, label))
                 continue
             if not label or not text:
                 raise DataError(self._no_label(path, number, line))

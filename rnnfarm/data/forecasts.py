@@ -135,7 +135,8 @@ class Forecasts(Windows):
     def left_out(self) -> LeftOut:
         """Return the sequences that are too short, and the forecasts whose target has a gap."""
         least = self.window + (self.horizon if self.known else 0)
-        return replace(too_short(self.split, least), unobserved=self._gaps)
+        every = self._gaps + len(self.begins)
+        return replace(too_short(self.split, least), unobserved=self._gaps, forecasts=every)
 
     def read(self, n: int, rows: slice = slice(None)) -> Window:
         """Window n of these rows; see Windows.read."""

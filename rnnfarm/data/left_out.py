@@ -34,7 +34,8 @@ class LeftOut:
 
     sequences: those that are shorter than ``least`` steps; names: what the first ones are called.
     steps: the steps after the last whole window of their stream.
-    unobserved: the targets that were not observed, of forecasts those that have a gap.
+    unobserved: the targets that were not observed; forecasts that have one count once each.
+    forecasts: how many forecasts there are, 0 where targets are steps.
     """
 
     sequences: int = 0
@@ -42,6 +43,7 @@ class LeftOut:
     names: tuple[str, ...] = ()
     steps: int = 0
     unobserved: int = 0
+    forecasts: int = 0
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts, as JSON has them."""
@@ -61,7 +63,13 @@ class LeftOut:
                 f"{split.name}: {self.steps} of {split.steps} steps are never trained on, as they"
                 " come after the last whole window of their stream"
             )
-        if self.unobserved:
+        if self.unobserved and self.forecasts:
+            found.append(
+                f"{split.name}: {self.unobserved:,} of {self.forecasts:,} forecasts have a target"
+                " that was not observed and do not count; a forecast counts only where its whole"
+                " horizon was observed (lower data.horizon, or fill the gaps)"
+            )
+        elif self.unobserved:
             found.append(
                 f"{split.name}: {self.unobserved} targets were not observed and do not count"
             )
