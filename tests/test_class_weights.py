@@ -123,10 +123,10 @@ def test_the_counts_of_next_steps(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "d", {"tokens": Column.tokens(5)}) as writer:
         for sequence in sequences:
             writer.append("train", {"tokens": np.array(sequence)})
-    dataset = open_dataset(tmp_path / "d")
-    found = target_counts(dataset, "tokens", ahead=True, goal="steps")
+    part = open_dataset(tmp_path / "d").split("train")
+    found = target_counts(part, "tokens", ahead=True, goal="steps")
     assert found.tolist() == [2, 3, 0, 0, 0]
-    found = target_counts(dataset, "tokens", ahead=False, goal="steps")
+    found = target_counts(part, "tokens", ahead=False, goal="steps")
     assert found.tolist() == [3, 3, 1, 1, 0]
 
 

@@ -12,6 +12,7 @@ from rnnfarm.data.window import NEXT
 from rnnfarm.metrics.classes import Confusions
 from rnnfarm.metrics.text import bits, perplexity, unigram_nats
 from rnnfarm.training.answers import Answer
+from rnnfarm.training.counts import target_counts
 from rnnfarm.training.names import class_names
 from rnnfarm.training.run import OpenRun
 
@@ -29,11 +30,14 @@ class ClassScores:
         self.names = class_names(opened.dataset, name)
         self.loss = opened.model.loss
         self.found = Confusions(self.column.vocabulary or 0)
-        self.known = token_counts(train, name) * counted_classes(opened)
+        self.counted = counted_classes(opened)
+        known = target_counts(train, name, ahead=False, goal=opened.model.goal)
+        self.known = known * self.counted
 
     def add(self, batch: Sequence[Answer]) -> None:
         """Add answers for whole sequences."""
-        self.found.add([one.target for one in batch], [one.found for one in batch])
+        kept = [one for one in batch if self.counted[one.target]]
+        self.found.add([one.target for one in kept], [one.found for one in kept])
 
     def add_steps(self, window: Any, output: Any) -> None:
         """Add a window whose steps have a class each, and what the model gives for it."""
@@ -64,12 +68,14 @@ class ClassScores:
 
 
 def unigram(opened: OpenRun, train: Split, part: Split) -> Metrics:
-    """Return what a split's tokens cost without their context, each as often as in the training
-    part; and how many of them are the most frequent one."""
+    """Return what a split's targets cost without their context, each as likely as it is often a
+    target in the training part; and how many of them are the most frequent one."""
     name, ahead = opened.model.target_column, opened.model.target == NEXT
     counted = counted_classes(opened)
-    known = token_counts(train, name) * counted
-    found = token_counts(part, name, targets_only=ahead) * counted
+    known, found = (
+        target_counts(one, name, ahead=ahead, goal=opened.model.goal) * counted
+        for one in (train, part)
+    )
     nats, total = unigram_nats(known, found), int(found.sum())
     return {
         "loss": nats,
@@ -84,22 +90,3 @@ def counted_classes(opened: OpenRun) -> Any:
     size = opened.dataset.columns[opened.model.target_column].vocabulary or 0
     classes = np.arange(size, dtype=np.int32)[:, None]
     return opened.model.loss.counted(classes, np.ones((size, 1), np.bool_))[:, 0]
-
-
-def token_counts(part: Split, name: str, targets_only: bool = False) -> Any:
-    """Return how often each token is in a column, (V,), a record batch at a time.
-
-    ``targets_only``: without the first one of each sequence, which is no next one.
-    """
-    column = part.column(name)
-    found = np.zeros(column.vocabulary or 0, np.int64)
-    for chunk in part.chunks(0, part.steps):
-        if column.own:
-            places, entries = chunk.own[name]
-            tokens = entries[places[0] : places[-1]]
-        else:
-            tokens = chunk.columns[name]
-        found += np.bincount(tokens, minlength=len(found))
-        if targets_only:
-            found -= np.bincount(tokens[chunk.starts - chunk.low], minlength=len(found))
-    return found

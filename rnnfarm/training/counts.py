@@ -1,4 +1,4 @@
-"""How often each class is a target of the training part."""
+"""How often each class is a target of a split."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Goal
 from rnnfarm.data.manifest import Column
+from rnnfarm.data.split import Split
 from rnnfarm.data.window import END, OBSERVED
 
 
-def target_counts(dataset: Dataset, column: str, *, ahead: bool, goal: Goal) -> Any:
-    """Return how often each class of a column is a target in the training part, (classes,).
+def target_counts(part: Split, column: str, *, ahead: bool, goal: Goal) -> Any:
+    """Return how often each class of a column is a target in a split, (classes,).
+
+    A row that was not observed, or is only looked back at, has no target.
 
     ``ahead``: the target is the next step, which the first of a sequence never is. ``goal``: how
     an own column is learned; a decoder writes an END besides.
     """
-    part, described = dataset.split("train"), dataset.columns[column]
-    observed = OBSERVED if dataset.columns.get(OBSERVED) == Column.tokens(2) else None
+    described = part.column(column)
+    observed = OBSERVED if part.columns.get(OBSERVED) == Column.tokens(2) else None
     counts = np.zeros(described.vocabulary or 0, np.int64)
     for chunk in part.chunks(0, part.steps):
         if described.own:

@@ -90,7 +90,8 @@ def make_model(
         loss = type(loss)(**learned)
     elif loss.wants_counts:
         read = name if target == NEXT else target
-        loss = loss.with_counts(target_counts(dataset, read, ahead=target == NEXT, goal=goal))
+        part = dataset.split("train")
+        loss = loss.with_counts(target_counts(part, read, ahead=target == NEXT, goal=goal))
     outputs = loss.outputs(width)
     if job.model.output.tied and outputs != column.vocabulary:
         raise JobError(
