@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rnnfarm import Recurrent
+from rnnfarm.builtin.cells import LSTMProjection
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.equations.graph import Parameter
 from rnnfarm.equations.initial import Init, check_text, parse
@@ -203,6 +204,50 @@ def test_keras_means_what_its_pages_say(pairs: Path) -> None:
     assert found["layer1.W.bias"].tolist() == [0] * 5 + [1] * 5 + [0] * 10
     relu = Recurrent("elman", 2, 5, dtype="float64", init="keras").init(0)["W.h"]
     assert np.allclose(relu @ relu.T, np.eye(5), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("cell", "inputs", "states"),
+    [
+        ("gru", ["W.x", "N.x"], ["W.h", "M.h"]),
+        ("gru_reset_before", ["W.x", "N.x"], ["W.h", "N.v1"]),
+        ("mgu", ["W.x", "W2.x"], ["W.h", "W2.v1"]),
+        ("mgu_gate_after", ["W.x", "N.x"], ["W.h", "M.h"]),
+        ("lstm", ["W.x"], ["W.h"]),
+    ],
+)
+def test_keras_draws_the_gates_of_a_layer_as_one_matrix(
+    cell: str, inputs: list[str], states: list[str]
+) -> None:
+    found = Recurrent(cell, 7, 50, dtype="float64", init="keras").init(0)
+    kernel = np.hstack([found[name] for name in inputs])
+    limit = np.sqrt(6 / (7 + kernel.shape[1]))
+    assert 0.99 * limit < limits(kernel) <= limit
+    assert len(np.unique(kernel)) == kernel.size  # no draw is there twice
+    recurrent = np.hstack([found[name] for name in states])
+    assert recurrent.shape[1] == kernel.shape[1]
+    assert np.allclose(recurrent @ recurrent.T, np.eye(50), atol=1e-12)
+
+
+def test_keras_leaves_projections_and_both_directions_apart(pairs: Path) -> None:
+    """A layer of each direction has its own matrices; a projection is no gate of its layer."""
+    cell = {"cell": "gru", "hidden": 6, "bidirectional": True}
+    found = started(pairs, decoding(layers=[cell], init="keras"))
+    for layer in ("layer1", "layer1.reverse", "decoder.layer1"):
+        kernel = np.hstack([found[f"{layer}.{name}.h"] for name in ("W", "M")])
+        assert np.allclose(kernel @ kernel.T, np.eye(6), atol=1e-12), layer
+    cut = LSTMProjection(projection=4)
+    one = Recurrent(cut, 3, 4, dtype="float64", init="keras").init(0)
+    for name in ("W.h", "projection.v0"):
+        assert np.allclose(one[name] @ one[name].T, np.eye(4), atol=1e-12), name
+
+
+def test_a_layer_that_keras_starts_in_part_joins_that_part() -> None:
+    layer = Recurrent("gru", 7, 50, dtype="float64", init={"recurrent": "keras"})
+    found, plain = layer.init(0), Recurrent("gru", 7, 50, dtype="float64").init(0)
+    assert np.std(found["M.h"]) == pytest.approx(1 / np.sqrt(150), rel=0.02)
+    for name in ("W.x", "N.x"):
+        assert np.array_equal(found[name], plain[name])
 
 
 def test_a_layer_on_arrays_takes_init_too() -> None:

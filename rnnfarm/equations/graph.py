@@ -32,6 +32,20 @@ Role = Literal["embedding", "weight", "recurrent", "bias", "joint_bias", "vector
 
 
 @dataclass(frozen=True)
+class Share:
+    """The columns [first, first + width of the parameter) of a matrix that is drawn as a whole.
+
+    Attributes:
+        whole: by whose name the matrix is drawn.
+        columns: how many the matrix has.
+    """
+
+    whole: str
+    first: int
+    columns: int
+
+
+@dataclass(frozen=True)
 class Parameter:
     """A learned array of a part.
 
@@ -47,6 +61,9 @@ class Parameter:
             the inputs of a linear map, the hidden width of a cell.
         bound: the least and the largest value that it may have; every update is brought back
             between the two. None where it is free.
+        gates: whose gates a weight matrix belongs to; matrices of one text, role and number of
+            rows are one matrix in Keras. Empty where it is of no gate.
+        share: its place in the matrix that it is drawn with; None where it is drawn by itself.
     """
 
     name: str
@@ -56,6 +73,8 @@ class Parameter:
     role: Role = "vector"
     fan: int = 1
     bound: tuple[float, float] | None = None
+    gates: str = ""
+    share: Share | None = None
 
 
 class Symbol:

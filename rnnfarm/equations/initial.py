@@ -29,8 +29,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
-from rnnfarm.equations.graph import Parameter
+from rnnfarm.equations.graph import Parameter, Share
 from rnnfarm.errors import suggestion
 
 #: How many numbers each initialiser takes.
@@ -88,7 +89,8 @@ def _pytorch(parameter: Parameter) -> tuple[str, ...]:
 def _keras(parameter: Parameter) -> tuple[str, ...]:
     """``keras.layers.Embedding``, ``Dense``, ``SimpleRNN``, ``GRU`` and ``LSTM``.
 
-    A matrix made of gates is drawn as one. Biases start as the part says: 0, and a forget bias 1.
+    The gates of a layer are one matrix (``Init.started``). Biases start as the part says: 0, and a
+    forget bias 1.
     """
     by_role = {
         "embedding": ("uniform:0.05",),
@@ -98,6 +100,8 @@ def _keras(parameter: Parameter) -> tuple[str, ...]:
     return by_role.get(parameter.role, parameter.init)
 
 
+#: Those that draw one matrix for all gates of a layer, for the inputs and for the states.
+JOINING = ("keras",)
 FRAMEWORKS: Mapping[str, Callable[[Parameter], tuple[str, ...]]] = {
     "pytorch": _pytorch,
     "keras": _keras,
@@ -151,8 +155,22 @@ class Init:
             self.bias or other.bias,
         )
 
-    def applied(self, parameter: Parameter) -> Parameter:
-        """Return the parameter as it starts under these."""
+    def started(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+        """Return the parameters of a part as they start under these."""
+        found = {name: self.applied(parameter) for name, parameter in parameters.items()}
+        wholes: dict[tuple[str, str, int], list[str]] = {}
+        for name, parameter in found.items():
+            if parameter.gates and self._text(parameter) in JOINING:
+                kind = parameter.gates, parameter.role, parameter.shape[0]
+                wholes.setdefault(kind, []).append(name)
+        for names in wholes.values():
+            ends = list(accumulate((found[name].shape[1] for name in names), initial=0))
+            for name, first in zip(names, ends[:-1], strict=True):
+                found[name] = replace(found[name], share=Share(names[0], first, ends[-1]))
+        return found
+
+    def _text(self, parameter: Parameter) -> str | None:
+        """What these say of a parameter."""
         by_role = {
             "embedding": self.weight,
             "weight": self.weight,
@@ -160,7 +178,11 @@ class Init:
             "bias": self.bias,
             "joint_bias": self.bias,
         }
-        text = by_role.get(parameter.role)
+        return by_role.get(parameter.role)
+
+    def applied(self, parameter: Parameter) -> Parameter:
+        """Return a parameter as it starts by itself under these."""
+        text = self._text(parameter)
         if text is None:
             return parameter
         if text in FRAMEWORKS:

@@ -112,6 +112,8 @@ def affine(
     width = _checked_units(trace, units, "affine")
     _check_keys("bias", bias, names, "gates")
     labels = [trace.given.get(vector, f"v{k}") for k, vector in enumerate(vectors)]
+    # A map of the input or a state makes gates; one of other vectors is a projection.
+    gates_of = "cell" if any(vector in trace.given for vector in vectors) else ""
     _check_keys("init", init, labels, "vectors")
     trace.affine_count += 1
     prefix = name or ("W" if trace.affine_count == 1 else f"W{trace.affine_count}")
@@ -126,7 +128,9 @@ def affine(
         chosen = (_weight_init(init, label, recurrent),) * len(names)
         shape = (vector.width, width * len(names))
         role: Role = "recurrent" if recurrent else "weight"
-        parameter = Parameter(f"{prefix}.{label}", shape, chosen, True, role, trace.units)
+        parameter = Parameter(
+            f"{prefix}.{label}", shape, chosen, True, role, trace.units, gates=gates_of
+        )
         return graph.matmul(vector, (trace.declare(parameter),))
 
     products = [product(label, vector) for label, vector in zip(labels, vectors, strict=True)]

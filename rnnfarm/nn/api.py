@@ -90,8 +90,7 @@ class Recurrent:
 
     def init(self, seed: int) -> Arrays:
         """Initial parameters, by name."""
-        start = self._init.applied
-        layout = Layout.of({n: start(p) for n, p in self._layer.plan.parameters.items()})
+        layout = Layout.of(self._init.started(self._layer.plan.parameters))
         return {
             name: initial_values(parameter, name, seed).astype(self.dtype)
             for name, parameter in layout.parameters.items()

@@ -1,6 +1,7 @@
 """Initial values of parameters, as ``rnnfarm.equations.initial`` names them.
 
-A matrix made of gates is initialised gate by gate, so that the widths count as one gate's.
+A matrix made of gates is initialised gate by gate, so that the widths count as one gate's; one that
+has a `share` of a larger matrix gets its columns of that.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ def initial_values(parameter: Parameter, name: str, seed: int) -> Values:
 
     Raises CellError for an initialiser that there is not.
     """
-    random = generator(seed, INITIALIZE, layer=name)
-    gates = len(parameter.init)
-    shape = (*parameter.shape[:-1], parameter.shape[-1] // gates)
+    share, width = parameter.share, parameter.shape[-1]
+    random = generator(seed, INITIALIZE, layer=name if share is None else share.whole)
+    columns = width if share is None else share.columns
+    shape = (*parameter.shape[:-1], columns // len(parameter.init))
     blocks = [_draw(init, shape, random, parameter.name) for init in parameter.init]
     values = np.concatenate(blocks, axis=-1)
+    if share is not None:
+        values = values[:, share.first : share.first + width]
     return values if parameter.bound is None else np.clip(values, *parameter.bound)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rnnfarm.equations.gather import gather_products
+from rnnfarm.equations.graph import Parameter
 from rnnfarm.equations.initial import Init
 from rnnfarm.equations.parts import Cell, trace_cell
 from rnnfarm.errors import JobError
@@ -125,13 +126,10 @@ class Network:
         self._settle(spec.init)
 
     def _settle(self, init: Mapping[str, Init]) -> None:
-        self.layout = Layout.of(
-            {
-                name: init.get(layer.name, Init()).applied(parameter)
-                for layer in self.layers
-                for name, parameter in layer.parameters.items()
-            }
-        )
+        parameters: dict[str, Parameter] = {}
+        for layer in self.layers:
+            parameters |= init.get(layer.name, Init()).started(layer.parameters)
+        self.layout = Layout.of(parameters)
 
     def _add(self, layer: Layer) -> None:
         self.layers.append(layer)

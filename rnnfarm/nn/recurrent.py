@@ -97,7 +97,9 @@ class RecurrentLayer(Layer):
         self.plan = self.kernel(masked=False, resets=False, training=True).plan
         self.width = self.plan.states[self.plan.output]
         self.parameters = {
-            f"{name}.{key}": replace(parameter, name=f"{name}.{key}")
+            f"{name}.{key}": replace(
+                parameter, name=f"{name}.{key}", gates=parameter.gates and name
+            )
             for key, parameter in order.items()
         }
 
