@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,15 @@ def test_every_label_is_in_every_part(tmp_path: Path) -> None:
     settings = {"group": "who", "label": "kind", "valid": 0.2, "test": 0.1}
     dataset = build(tmp_path, labelled(labels, 2), **settings)
     counts = {s: (names(dataset, s).count("rare"), len(names(dataset, s))) for s in dataset.splits}
-    assert counts == {"train": (7, 70), "valid": (2, 20), "test": (1, 10)}
+    usual = [f"g{i}" for i, label in enumerate(labels) if label == "usual"]
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in usual]
+    places = [int(digits[:12], 16) / 16**12 for digits in hashes]
+    tested, held = sum(p < 0.1 for p in places), sum(p < 0.1 + 0.2 for p in places)
+    assert counts == {
+        "train": (7, 7 + 90 - held),
+        "valid": (2, 2 + held - tested),
+        "test": (1, 1 + tested),
+    }
 
 
 def test_a_label_for_each_row(tmp_path: Path) -> None:

@@ -54,19 +54,66 @@ def test_groups_that_are_named(tmp_path: Path) -> None:
 
 
 def test_groups_that_a_hash_picks(tmp_path: Path) -> None:
-    dataset = build(tmp_path, grouped(20), group="who", split="group", valid=0.2, test=0.1)
+    dataset = build(tmp_path, grouped(19), group="who", split="group", valid=0.2, test=0.1)
     names = {split: {origin.name for origin in origins(dataset, split)} for split in dataset.splits}
     assert {split: len(held) for split, held in names.items()} == {
-        "train": 14, "valid": 4, "test": 2,
+        "train": 13, "valid": 4, "test": 2,
     }  # fmt: skip
-    order = sorted((f"g{i}" for i in range(20)), key=lambda n: hashlib.sha256(n.encode()).digest())
+    order = sorted((f"g{i}" for i in range(19)), key=lambda n: hashlib.sha256(n.encode()).digest())
     assert names["valid"] | names["test"] == {order[i] for i in (1, 4, 8, 11, 14, 18)}
     # The order of the rows decides nothing.
-    lines = grouped(20).splitlines()
+    lines = grouped(19).splitlines()
     again = "\n".join([lines[0], *reversed(lines[1:])]) + "\n"
     other = build(tmp_path, again, group="who", split="group", valid=0.2, test=0.1)
     for split, held in names.items():
         assert {origin.name for origin in origins(other, split)} == held
+
+
+def place(name: str) -> float:
+    """A number from 0 to 1: the first 48 bits of the name's SHA-256."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) / 16**12
+
+
+def test_of_many_groups_each_ones_hash_decides(tmp_path: Path) -> None:
+    dataset = build(tmp_path, grouped(40), group="who", split="group", valid=0.2, test=0.1)
+    for split, low, high in (("test", 0, 0.1), ("valid", 0.1, 0.3), ("train", 0.3, 1)):
+        wanted = [f"g{i}" for i in range(40) if low <= place(f"g{i}") < high]
+        assert [origin.name for origin in origins(dataset, split)] == wanted
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_groups_stay_as_others_come_and_go(labels: int) -> None:
+    groups = [(f"shop {i}", i % labels) for i in range(100)]
+    held = hold_out(groups, 0.2, 0.1)
+    for others in (groups[1:], groups[::-1][:60], [*groups, *((f"new {i}", 0) for i in range(9))]):
+        found = hold_out(others, 0.2, 0.1)
+        assert {n: found.get(n) for n, _ in groups if (n, 0) in others or (n, 1) in others} == {
+            n: held.get(n) for n, _ in groups if (n, 0) in others or (n, 1) in others
+        }
+
+
+def test_a_part_of_many_groups_gets_at_least_one() -> None:
+    names = [f"g{i}" for i in range(30)]
+    smallest = min(names, key=place)
+    assert place(smallest) > 0.001
+    assert hold_out([(n, -1) for n in names], 0.0, 0.001) == {smallest: "test"}
+    held = hold_out([(n, -1) for n in names], 0.001, 0.001)
+    assert held[smallest] == "test"
+    assert set(held.values()) == {"test", "valid"}
+    assert len(held) == 2
+    largest = max(names, key=place)
+    everything = hold_out([(n, -1) for n in names], 0.999, 0.0)
+    assert names.count(largest) - (largest in everything) == 1
+    assert len(everything) == 29
+    assert hold_out([(n, -1) for n in names], 0.0, 0.0) == {}
+
+
+def test_a_rare_label_is_spread_evenly_beside_a_frequent_one() -> None:
+    frequent = [(f"g{i}", 0) for i in range(50)]
+    rare = [(f"r{i}", 1) for i in range(10)]
+    held = hold_out(frequent + rare, 0.2, 0.1)
+    assert [sum(held.get(n) == s for n, _ in rare) for s in ("valid", "test")] == [2, 1]
+    assert {n: s for n, s in held.items() if n[0] == "g"} == hold_out(frequent, 0.2, 0.1)
 
 
 @pytest.mark.parametrize(("names", "valid", "test"), [(2, 0.1, 0), (2, 0.9, 0), (3, 0.1, 0.1)])

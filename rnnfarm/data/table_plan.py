@@ -46,8 +46,8 @@ class TablePlan(TableRows):
 
     split: what the parts for validation and test are: the "tail" of each sequence, the last ones
     of all sequences ("sequence"), or groups that a hash of their names picks ("group"), of each
-    label about the same part. By default "tail", and "group" where labels or targets are one for a
-    whole sequence.
+    label about the same part; of 20 groups or more each stays where it is as others come. By
+    default "tail", and "group" where labels or targets are one for a whole sequence.
 
     valid_from, test_from: the dates from which on rows are for validation and for test, in place of
     `valid` and `test`.

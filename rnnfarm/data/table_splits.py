@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from rnnfarm.data.lines import leave_something
+from rnnfarm.data.lines import leave_something, share, split_by_hash
 from rnnfarm.errors import JobError, suggestion
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 How = Literal["tail", "sequence", "group"]
+
+MANY = 20  # names of a label, from which on each one's own hash decides
 
 
 @dataclass
@@ -169,31 +171,51 @@ class Splits:
 def hold_out(named: list[tuple[str, int]], valid: float, test: float) -> dict[str, str]:
     """Return the names that are held out, and for what.
 
-    named: names, and the label of each. Names are taken in the order of a hash, and of each label
-    about the same part.
+    named: names, and the label of each. Of a label with MANY names or more, a name's own hash
+    decides, so that it stays where it is as others come and go; of labels with fewer, which would
+    get too much or nothing so, one in so many is taken in the order of the hash.
     """
     labels: dict[str, int] = {}
     for name, label in named:
         labels.setdefault(name, label)
-    order = sorted(labels, key=lambda name: (labels[name], _hash(name)))
-    held = _evenly(order, valid + test)
-    tested = set(_evenly(held, test / (valid + test) if test else 0.0, every=not valid))
+    sizes = Counter(labels.values())
+    many = [name for name in labels if sizes[labels[name]] >= MANY]
+    few = [name for name in labels if sizes[labels[name]] < MANY]
+    few.sort(key=lambda name: (labels[name], share(name)))
+    held = _spread(few, valid, test, some=not many)
+    owners = {name: held.get(name) or split_by_hash(name, valid, test) for name in many}
+    _fill_empty(owners, set(held.values()), valid, test)
+    return held | {name: split for name, split in owners.items() if split != "train"}
+
+
+def _fill_empty(owners: dict[str, str], filled: set[str], valid: float, test: float) -> None:
+    """Give each part that is asked for and has no name the one whose hash is the nearest to it."""
+    ends = {"test": (0.0, test), "valid": (test, test + valid), "train": (test + valid, 1.0)}
+    for split, (low, high) in ends.items():
+        sizes = Counter(owners.values())
+        if owners and low < high and not sizes[split] and split not in filled:
+            free = [name for name, owner in owners.items() if sizes[owner] > 1]
+            owners[min(free, key=lambda name: max(low - share(name), share(name) - high))] = split
+
+
+def _spread(names: list[str], valid: float, test: float, some: bool) -> dict[str, str]:
+    """Names held out, spread evenly; `some`: one at least of several, and not all of them."""
+    held = _evenly(names, valid + test, some)
+    tested = set(held)
+    if valid:
+        tested = set(_evenly(held, test / (valid + test), some))
     return {name: "test" if name in tested else "valid" for name in held}
 
 
-def _evenly(names: list[str], part: float, every: bool = False) -> list[str]:
-    """A part of the names, spread evenly: one at least of several, and unless `every`, not all."""
-    if every or not part:
-        return names if part else []
+def _evenly(names: list[str], part: float, some: bool) -> list[str]:
+    """A part of the names, spread evenly; `some`: one at least of several, and not all of them."""
+    if not part:
+        return []
     ends = np.floor(np.arange(len(names) + 1) * part + 0.5)
     taken = [name for name, more in zip(names, np.diff(ends), strict=True) if more]
-    if not taken and len(names) > 1:
+    if some and not taken and len(names) > 1:
         return names[-1:]
-    return taken[:-1] if len(taken) == len(names) else taken
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
+    return taken[:-1] if some and len(taken) == len(names) else taken
 
 
 def cut_parts(
