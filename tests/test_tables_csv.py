@@ -313,3 +313,57 @@ def test_the_text_of_a_file_does_not_matter_to_the_bits(tmp_path: Path) -> None:
     point = build(tmp_path, "a,b\n" + "".join(",".join(row) + "\n" for row in texts), "point")
     comma = "a;b\n" + "".join(";".join(row) + "\n" for row in texts).replace(".", ",")
     assert values(point) == values(build(tmp_path, comma, "comma")) == cells.astype("f4").tolist()
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_points_before_three_digits_may_group_thousands(tmp_path: Path, mark: str) -> None:
+    """As commas may: 4.398 beside 943 is asked for where cells are not separated by commas."""
+    text = f"x{mark}y\n4.398{mark}1\n943{mark}2\n12.050{mark}3\n"
+    error = refused(tmp_path, text)
+    assert error.exit_code == 2
+    assert "column 'x': a cell as '4.398' can be" in str(error)
+    assert "set thousands = '.' or decimal = '.'" in str(error)
+    assert values(build(tmp_path, text, "a", thousands=".")) == [[4398, 1], [943, 2], [12050, 3]]
+    plain = np.float32([[4.398, 1], [943, 2], [12.05, 3]]).tolist()
+    assert values(build(tmp_path, text, "b", decimal=".")) == plain
+    # Another cell tells, also one of another column.
+    for at, (cell, other) in enumerate(
+        [("1.5", "4"), ("0.702", "4"), ("-0.250", "4"), ("1.234e+02", "4"), ("5", "2.75")]
+    ):
+        found = build(tmp_path, text + f"{cell}{mark}{other}\n", f"c{at}")
+        assert values(found) == [*plain, np.float32([float(cell), float(other)]).tolist()]
+    for at, (cell, other, wanted) in enumerate(
+        [("1.234.567", "4", [1234567, 4]), ("5", "2,5", [5, 2.5]), ("1.234,5", "4", [1234.5, 4])]
+    ):
+        found = build(tmp_path, text + f"{cell}{mark}{other}\n", f"d{at}")
+        assert values(found) == [[4398, 1], [943, 2], [12050, 3], wanted]
+
+
+def test_points_are_decimal_where_commas_separate_cells(tmp_path: Path) -> None:
+    dataset = build(tmp_path, "x,y\n12.345,1\n13.250,2\n", "a")
+    assert values(dataset) == np.float32([[12.345, 1], [13.25, 2]]).tolist()
+    assert "thousands" not in notes(dataset)
+    dataset = build(tmp_path, "x,y\n12.345,1\n943,2\n", "b")
+    assert values(dataset) == np.float32([[12.345, 1], [943, 2]]).tolist()
+    assert "set thousands = '.' where they stand between thousands" in notes(dataset)
+
+
+def test_no_thousands_begin_with_a_zero(tmp_path: Path) -> None:
+    text = 'v,w\n"5,548",0.702\n"2,980",0.965\n'
+    assert values(build(tmp_path, text)) == np.float32([[5548, 0.702], [2980, 0.965]]).tolist()
+    two = "v;w\n1.000;1.234\n2.000;0.702\n"
+    error = refused(tmp_path, two, name="a", thousands=".")
+    assert error.exit_code == 5
+    assert "line 3: column 'w' is no finite number ('0.702')" in str(error)
+    for settings in ({}, {"values": ["v", "w"]}):
+        error = refused(
+            tmp_path, two.replace("1.234", "0.234"), thousands=".", **settings, name="b"
+        )
+        assert "line 2: column 'w'" in str(error)
+        assert "'0.234'" in str(error)
+
+
+def test_the_settings_that_are_offered_read_the_file(tmp_path: Path) -> None:
+    text = 'v,w\n"5,548",1.702\n"2,980",2.965\n'
+    assert "set thousands = ',' or decimal = ','" in str(refused(tmp_path, text))
+    assert values(build(tmp_path, text, thousands=","))[1] == np.float32([2980, 2.965]).tolist()

@@ -86,6 +86,10 @@ class CSV(TableReader):
         thousands = self.thousands or ""
         return [NumberFormat(self.decimal or ("," if thousands == "." else "."), thousands)]
 
+    @property
+    def _comma_separated(self) -> bool:
+        return all(self._dialect(path).delimiter == "," for path in self._files)
+
     def _names(self, path: Path) -> list[str]:
         return self._dialect(path).names
 

@@ -38,12 +38,14 @@ class NumberFormat:
 
     @cached_property
     def body(self) -> str:
-        """The regular expression of a number."""
+        """The regular expression of a number. One with thousands begins with no 0, and has no
+        exponent."""
         mark = re.escape(self.decimal)
-        whole = r"\d+"
-        if self.thousands:
-            whole = rf"(?:\d{{1,3}}(?:{self._between}\d{{3}})+|\d+)"
-        return rf"[+-]?(?:{whole}(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?"
+        plain = rf"(?:\d+(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d+)?"
+        if not self.thousands:
+            return f"[+-]?{plain}"
+        grouped = rf"[1-9]\d{{0,2}}(?:{self._between}\d{{3}})+(?:{mark}\d*)?"
+        return rf"[+-]?(?:{grouped}|{plain})"
 
     @cached_property
     def _between(self) -> str:
@@ -67,10 +69,11 @@ class NumberFormat:
 
 
 PLAIN = NumberFormat()
+POINTS_GROUP = NumberFormat(",", ".")
 
 #: What numbers may look like where no setting says it, in the order in which they are tried.
 FORMATS = [
-    PLAIN, NumberFormat(","), NumberFormat(".", ","), NumberFormat(",", "."),
+    PLAIN, NumberFormat(","), NumberFormat(".", ","), POINTS_GROUP,
     NumberFormat(".", " "), NumberFormat(",", " "), NumberFormat(".", "'"), NumberFormat(",", "'"),
 ]  # fmt: skip
 

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from rnnfarm.data.cells import FORMATS, NumberFormat
+from rnnfarm.data.cells import FORMATS, PLAIN, POINTS_GROUP, NumberFormat
 from rnnfarm.data.survey import EXACT, ColumnSurvey, is_category, is_number
 from rnnfarm.data.times import is_stamp, is_text
 from rnnfarm.errors import JobError
@@ -51,27 +53,64 @@ class ColumnRule:
         return [f"{column}={category}" for category in self.categories]
 
 
-def choose_format(surveys: Iterable[ColumnSurvey], formats: list[NumberFormat]) -> NumberFormat:
-    """Return how numbers are written: the first format that reads every column of numbers.
+def choose_format(
+    surveys: Iterable[ColumnSurvey], formats: list[NumberFormat], *, commas: bool
+) -> tuple[NumberFormat, list[str]]:
+    """Return how numbers are written, and what to say of it: the first format that reads every
+    column of numbers.
 
-    JobError where cells as 1,234 can be read in two ways.
+    JobError where cells as 1,234 can be read in two ways, or as 1.234 where cells are not separated
+    by `commas`; where they are, a point is taken for the decimal one.
     """
     texts = [survey for survey in surveys if is_text(survey.kind)]
     best = {survey.name: max(map(survey.numbers, formats)) for survey in texts}
     numeric = [s for s in texts if _mostly(best[s.name], s) and not _mostly(s.truths, s)]
     fitting = [form for form in formats if all(s.numbers(form) == best[s.name] for s in numeric)]
-    if formats[0] in fitting or not fitting:
-        return formats[0]
+    if not fitting:
+        return formats[0], []
+    if formats[0] in fitting:
+        unclear = _unclear_points(numeric, fitting)
+        if unclear and not commas:
+            raise _two_meanings(unclear[0].name, str(unclear[0].pointed), ".")
+        return formats[0], [_points_note(s) for s in unclear if s.partly_pointed]
     meanings = {form.decimal for form in fitting if not _needless(form, fitting)}
     if len(meanings) > 1:
         odd = next(s for s in numeric if s.numbers(formats[0]) < best[s.name])
         assert odd.odd is not None
-        raise JobError(
-            f"column '{odd.name}': a cell as '{odd.odd[0]}' can be a number with thousands"
-            " separators or with a decimal comma, and no row tells which; set thousands ="
-            f" '{fitting[0].decimal}' or decimal = '{fitting[0].decimal}'"
-        )
-    return fitting[0]
+        raise _two_meanings(odd.name, odd.odd[0], ",")
+    return fitting[0], []
+
+
+def _unclear_points(numeric: list[ColumnSurvey], fitting: list[NumberFormat]) -> list[ColumnSurvey]:
+    """Return the columns whose points are all before three digits, where no column tells whether
+    they are decimal ones or stand between thousands."""
+    if PLAIN not in fitting or POINTS_GROUP not in fitting:
+        return []
+    return [survey for survey in numeric if survey.pointed is not None]
+
+
+def _two_meanings(name: str, cell: str, mark: str) -> JobError:
+    kind = "comma" if mark == "," else "point"
+    return JobError(
+        f"column '{name}': a cell as '{cell}' can be a number with thousands separators or with a"
+        f" decimal {kind}, and no row tells which; set thousands = '{mark}' or decimal = '{mark}'"
+    )
+
+
+def _points_note(survey: ColumnSurvey) -> str:
+    return (
+        f"column '{survey.name}' has points only before three digits ('{survey.pointed}'), which"
+        " are read as decimal points; set thousands = '.' where they stand between thousands"
+    )
+
+
+def misread(survey: ColumnSurvey, form: NumberFormat) -> bool:
+    """Whether a column that is not read has numbers, in another format than that of settings that
+    say how thousands are written."""
+    if not form.thousands or not survey.texts or survey.numbers(form):
+        return False
+    texts = pa.array(sorted(survey.texts), pa.string())
+    return any(pc.all(other.are_numbers(texts)).as_py() for other in FORMATS)
 
 
 def _needless(form: NumberFormat, fitting: list[NumberFormat]) -> bool:

@@ -13,6 +13,7 @@ from rnnfarm.data.cells import (
     FALSE,
     NOT_FINITE,
     PLAIN,
+    POINTS_GROUP,
     SPELLINGS_OF_NOTHING,
     TRUE,
     NumberFormat,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 EXACT = 1 << 24  # float32 holds whole numbers up to here
-_GROUPED = NumberFormat(",", ".")
 _TRUTHS = pa.concat_arrays([TRUE, FALSE])
 
 
@@ -90,6 +90,7 @@ class ColumnSurvey:
             value; truths: how many are true or false.
         stats: what its numbers are like.
         odd: the first cell that is no number in the first format, and its row.
+        pointed: the first cell that is one, and has a point.
         unit: what comes after the number in all cells, empty or None where that is not so.
         dates: whether it seems to hold dates or times.
         texts: the different cells, up to one more than asked for.
@@ -101,6 +102,7 @@ class ColumnSurvey:
         self.present = self.nothing = self.truths = 0
         self.stats = NumberSurvey()
         self.odd: tuple[str, int] | None = None
+        self.pointed: str | None = None
         self.unit: str | None = ""
         self.dates = True
         self.texts: set[str] = set()
@@ -116,6 +118,11 @@ class ColumnSurvey:
             return self._plain
         points = form.decimal == "." or (form.thousands == "." and self._grouped)
         return self._plain - self._dotted * (not points) + self._others.get(form, 0)
+
+    @property
+    def partly_pointed(self) -> bool:
+        """Whether some of its numbers have a point, and others none."""
+        return 0 < self._dotted < self._plain
 
     def see(self, cells: pa.Array, row: int) -> None:
         """Look at the next cells, null where there is no value; `row`: that of the first one."""
@@ -158,9 +165,11 @@ class ColumnSurvey:
         """Count the plain numbers that have a point in them."""
         dotted = numbers.filter(pc.match_substring(numbers, "."))
         self._dotted += len(dotted)
+        if self.pointed is None and len(dotted):
+            self.pointed = dotted[0].as_py()
         if self._grouped and len(dotted):
             parts = (dotted.slice(0, 1), dotted)
-            self._grouped = all(pc.all(_GROUPED.are_numbers(part)).as_py() for part in parts)
+            self._grouped = all(pc.all(POINTS_GROUP.are_numbers(part)).as_py() for part in parts)
 
     def _see_odd(self, cells: pa.Array, right: pa.Array, row: int) -> None:
         """Count what cells are that are no plain numbers."""

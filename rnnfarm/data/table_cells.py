@@ -279,6 +279,11 @@ class TableCells(Reader):
     #: Whether all cells are texts, which may be numbers.
     _texts_only = False
 
+    @property
+    def _comma_separated(self) -> bool:
+        """Whether commas separate cells, so that numbers hardly have decimal commas."""
+        return False
+
     @abstractmethod
     def _names(self, path: Path) -> list[str]:
         """The columns of a file, empty for one that has no name."""

@@ -14,6 +14,7 @@ from rnnfarm.data.column_rules import (
     ColumnRule,
     categories_of,
     choose_format,
+    misread,
     remarks,
     rule_of,
 )
@@ -113,8 +114,8 @@ def survey_table(table: TableCells) -> TableSurvey:
     _look(table, surveys, search)
     numeric = [s for name, s in surveys.items() if name not in table.categories]
     with _naming(table):
-        form = choose_format(numeric, table._formats())
-    found = TableSurvey([], {}, form)
+        form, said = choose_format(numeric, table._formats(), commas=table._comma_separated)
+    found = TableSurvey([], {}, form, remarks=said)
     others = [n for n in names if n in surveys and n not in (*table.target, *table.categories)]
     for name in table.values or others:
         _decide(table, found, surveys[name])
@@ -168,6 +169,13 @@ def _decide(table: TableCells, found: TableSurvey, survey: ColumnSurvey) -> None
     if isinstance(rule, str):
         if named:
             raise _not_numbers(table, "values", name, rule)
+        if survey.odd and len(table._formats()) == 1 and misread(survey, found.format):
+            path = table._files[0]
+            at = f", {table._at(path, survey.odd[1])}" if len(table._files) == 1 else ""
+            raise JobError(
+                f"{path}{at}: column '{name}' has no number with {found.format} in"
+                f" '{survey.odd[0]}'; correct those settings, or name columns in 'values'"
+            )
         found.left_out[name] = rule
     elif not named and name.startswith(PANDAS_INDEX):
         found.left_out[name] = "it is the index that pandas writes; name it in 'values' to read it"
