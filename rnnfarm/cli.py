@@ -271,7 +271,7 @@ def generate(
     metavar="PATH",
     help="UTF-8 text for a model of tokens (a line a sequence where it answers once a sequence); "
     "for one of values .npy (T, F), or what the reader of its data reads: a table, WAV, .ts. "
-    "- is stdin.",
+    "- is stdin; 'clips/*.wav' in quotes is all these files.",
 )
 @click.option(
     "--plot",

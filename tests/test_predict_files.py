@@ -13,7 +13,7 @@ from data_tools import sentence_of
 from training_tools import REGISTRY
 
 from rnnfarm.data.dataset import open_dataset
-from rnnfarm.errors import JobError
+from rnnfarm.errors import DataError, JobError
 from rnnfarm.job import read_job
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.predict import predict
@@ -206,3 +206,85 @@ def test_an_input_is_never_taken_for_the_target(more: str, kind: str, tmp_path: 
         alone, both = (rows(run, input=tmp_path / name) for name in ("a.csv", "both.csv"))
         assert [row["prediction"] for row in alone] == [row["prediction"] for row in both]
     assert evaluate_run(run, REGISTRY, input=tmp_path / "both.csv")["loss"] > 0
+
+
+def hourly(*hours: int) -> list[str]:
+    lines = table()
+    return [lines[hour] for hour in hours]
+
+
+def test_a_forecast_follows_the_last_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a table that is cut at gaps in time, what is before the last gap foretells nothing."""
+    (tmp_path / "all.csv").write_text(HEAD + "".join(table()))
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3, "time": "hour", "gaps": "split"}
+    run = trained(
+        tmp_path, {"mode": "forecast", "horizon": HORIZON}, build, loss="mse", pool="last"
+    )
+    past = tmp_path / "past.csv"
+    past.write_text(HEAD + "".join(hourly(*range(40), *range(50, 50 + WINDOW))))
+    (found,) = rows(run, input=past)
+    assert found["row"] == 42
+    assert "1 sequence is left out, as a forecast" in caplog.text
+    assert f"before {past}, line 42)" in caplog.text
+    past.write_text(HEAD + "".join(hourly(*range(50, 50 + WINDOW))))
+    caplog.clear()
+    assert rows(run, input=past)[0]["prediction"] == found["prediction"]
+    assert "left out" not in caplog.text
+    past.write_text(HEAD + "".join(hourly(*range(40), *range(50, 60))))
+    with pytest.raises(JobError, match="has 10 steps, and a forecast is made of 24"):
+        rows(run, input=past)
+
+
+def test_rows_that_are_added_to_be_foretold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "all.csv").write_text(HEAD + "".join(table()))
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3, "time": "hour", "missing": "mask"}
+    run = trained(
+        tmp_path, {"mode": "forecast", "horizon": HORIZON}, build, loss="mse", pool="last"
+    )
+    past = tmp_path / "past.csv"
+    said = "the last 3 rows lack a value of the target, and the forecast is of what comes after"
+    for end, wanted in (([], False), (["2027-01-01 0:00,,\n"] * 3, True)):
+        caplog.clear()
+        past.write_text(HEAD + "".join([*hourly(*range(40)), *end]))
+        assert len(rows(run, input=past)) == 1
+        assert (said in caplog.text) == wanted
+
+
+def test_what_only_a_build_can_set_is_not_advised_alone(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text(HEAD + "".join(table()))
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3, "time": "hour"}
+    run = trained(
+        tmp_path, {"mode": "forecast", "horizon": HORIZON}, build, loss="mse", pool="last"
+    )
+    (tmp_path / "back.csv").write_text(HEAD + "".join(hourly(*reversed(range(40)))))
+    with pytest.raises(DataError, match="set sort = true") as error:
+        rows(run, input=tmp_path / "back.csv")
+    fixed = (
+        "the run's data were built with no 'group', sort = false, and it is read in the same way"
+    )
+    assert fixed in sentence_of(error.value)
+
+
+def test_several_files_by_a_pattern(tmp_path: Path) -> None:
+    """Their rows are those of each file by itself, and say the file."""
+    (tmp_path / "all.csv").write_text(HEAD + "".join(table()))
+    build = {"reader": "csv", "files": ["all.csv"], "valid": 0.3}
+    run = trained(
+        tmp_path, {"mode": "forecast", "horizon": HORIZON}, build, loss="mse", pool="last"
+    )
+    (tmp_path / "new").mkdir()
+    for number in range(3):
+        part = hourly(*range(30 * number, 30 * number + 40))
+        (tmp_path / "new" / f"{number}.csv").write_text(HEAD + "".join(part))
+    alone = [row for n in range(3) for row in rows(run, input=tmp_path / "new" / f"{n}.csv")]
+    together = rows(run, input=tmp_path / "new" / "*.csv")
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one["prediction"], other["prediction"], rtol=1e-5)
+    assert [row["file"] for row in together] == [
+        str(tmp_path / "new" / f"{n}.csv") for n in range(3)
+    ]
+    assert not any("file" in row for row in alone)
+    with pytest.raises(JobError, match="is a folder; name a file, or several by a pattern"):
+        rows(run, input=tmp_path / "new")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rnnfarm.data.manifest import Column
+    from rnnfarm.data.reader import Sequence
 
 #: The column that holds the flag of a value, and the flag's place in it.
 Flag = tuple[str, int]
@@ -55,6 +56,43 @@ class Observed:
             if flag is not None:
                 seen[:, place] = steps[flag[0]].reshape(count, -1)[:, flag[1]] != 0
         return seen
+
+
+class UnobservedEnds:
+    """Counts the rows at the ends of sequences whose targets were not observed.
+
+    A forecast of what comes after such rows is not one of the rows themselves, which somebody may
+    have added to be foretold.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._rows: list[int] = []
+
+    def add(self, piece: Sequence) -> None:
+        """Look at a sequence, or at a piece that carries on the last one."""
+        if not piece.continues:
+            self._names.append(piece.origin.name)
+            self._rows.append(0)
+        if OBSERVED in piece.columns:
+            seen = np.flatnonzero(piece.columns[OBSERVED])
+            size = len(piece.columns[OBSERVED])
+            self._rows[-1] = size - 1 - int(seen[-1]) if seen.size else self._rows[-1] + size
+
+    def notes(self) -> list[str]:
+        """Return a sentence where there are any."""
+        ends = [(name, rows) for name, rows in zip(self._names, self._rows, strict=True) if rows]
+        if not ends:
+            return []
+        name, rows = ends[0]
+        named = f" of '{name}'" if name else ""
+        others = len(ends) - 1
+        more = f", and of {others:,} other sequence{'s' if others > 1 else ''}" if others else ""
+        last = "row" if rows == 1 else f"{rows:,} rows"
+        return [
+            f"the last {last}{named}{more} lack a value of the target, and the forecast is of what"
+            " comes after them; leave them out to forecast them"
+        ]
 
 
 def _flags(columns: Mapping[str, Column]) -> dict[str, Flag]:

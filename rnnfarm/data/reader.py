@@ -39,7 +39,8 @@ class Reader(Part, ABC):
 
     A build calls `columns`, `vocabularies` and `sequences`, each once and in this order, and then
     `sources`, `learned` and `notes`. A prediction calls `recall`, `inputs` for a file, and then
-    `notes`; an evaluation of a file `inputs_with_targets` instead, and a prompt `encode`.
+    `notes`; a forecast calls `inputs_to_forecast` instead, an evaluation of a file
+    `inputs_with_targets`, and a prompt `encode`.
 
     Wrong settings and missing files are a JobError, files that cannot be understood a DataError.
     """
@@ -150,6 +151,11 @@ class Reader(Part, ABC):
         """Return what the file that `inputs` read last would need to have for a column of the
         dataset, as "has no column 'y'"; None where there is nothing to say."""
         return None
+
+    def inputs_to_forecast(self, path: Path) -> Iterator[Sequence]:
+        """The sequences of one file of which a forecast is made of what comes after each; by
+        default what `inputs` gives."""
+        return self.inputs(path)
 
     def inputs_with_targets(self, path: Path) -> Iterator[Sequence]:
         """All sequences of one file with the columns that they are measured by, for evaluations;

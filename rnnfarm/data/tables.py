@@ -48,6 +48,7 @@ class TableReader(TablePlan):
     calendar: list[CalendarField] = []
 
     _reading: TableReader | None = None  # what reads the rows of a file that is predicted
+    _passed_over: list[str] = []  # what is said of sequences that a forecast is not made of
     _lacking: Mapping[str, str] = {}  # which columns that settings name a predicted file has not
 
     def columns(self) -> dict[str, Column]:
@@ -139,7 +140,7 @@ class TableReader(TablePlan):
     def notes(self) -> list[str]:
         """What the columns were taken for, and what was done with the rows of the table."""
         if self._reading is not None:
-            return self._reading.notes()
+            return self._reading.notes() + self._passed_over
         rows = [note for source in self._sources for note in self._notes_on(source)]
         return super().notes() + rows + self._noted.notes()
 
@@ -162,6 +163,24 @@ class TableReader(TablePlan):
         reader._lacking = self._lacking
         reader.columns()
         return reader.sequences()
+
+    def inputs_to_forecast(self, path: Path) -> Iterator[Sequence]:
+        """The rows of one file; with gaps = "split" those after the last gap of each group, as a
+        forecast is of what comes after the last row."""
+        pieces = self.inputs(path)
+        if self.gaps != "split" or self._reading is None:
+            return pieces
+        found = [each for each, _ in self._reading._planned]
+        last = {each.name: place for place, each in enumerate(found)}
+        if before := len(found) - len(last):
+            first = next(n for n, each in enumerate(found) if last[each.name] > n)
+            row = self._reading._where(found[last[found[first].name]].number)
+            left_out = "1 sequence is" if before == 1 else f"{before:,} sequences are"
+            self._passed_over = [
+                f"{left_out} left out, as a forecast is of what comes after the last row, and these"
+                f" are before the last gap in time (the first: before {row})"
+            ]
+        return _picked(pieces, set(last.values()))
 
     def _rows_of(self, names: list[str], run: Run, gaps: Gaps) -> Block:
         """The dataset's columns of some rows, from the cells of the columns `names`."""
@@ -192,6 +211,15 @@ class TableReader(TablePlan):
         if (there is not None or self.lookback) and not self.lacks(OBSERVED):
             rows[OBSERVED] = seen.astype(np.uint8)
         return rows
+
+
+def _picked(pieces: Iterator[Sequence], kept: set[int]) -> Iterator[Sequence]:
+    """The pieces of the sequences with these numbers."""
+    number = -1
+    for piece in pieces:
+        number += not piece.continues
+        if number in kept:
+            yield piece
 
 
 class Gaps:

@@ -29,8 +29,11 @@ class Describer:
         self.column = self.opened.dataset.columns[self.target]
         self.vocabulary = self.opened.dataset.vocabulary(self.target)
         self.names = class_names(self.opened.dataset, self.target)
-        provenance = self.opened.dataset.provenance if source.file is None else None
-        self.files = [] if provenance is None else [file.path for file in provenance.files]
+        self.files: list[str] = []
+        if source.file is not None:
+            self.files = [] if source.files == [source.file] else list(map(str, source.files))
+        elif self.opened.dataset.provenance is not None:
+            self.files = [file.path for file in self.opened.dataset.provenance.files]
 
     def answer(self, one: Answer) -> Row:
         """Return the row of an answer for a whole sequence, or of a forecast."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rnnfarm.data.current import build_of
-from rnnfarm.errors import PluginError
+from rnnfarm.errors import DataError, JobError, PluginError
+from rnnfarm.strict_json import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rnnfarm.data.reader import Reader
     from rnnfarm.plugins import Registry
     from rnnfarm.training.run import OpenRun
@@ -38,3 +43,26 @@ def run_reader(opened: OpenRun, registry: Registry) -> Reader | None:
         {column: known for column, known in named.items() if known is not None},
     )
     return reader
+
+
+@contextmanager
+def settings_fixed(reader: Reader) -> Iterator[None]:
+    """Add to an error that advises to change settings of a reader that a run's data keep theirs.
+
+    The settings that the error names are given with the values that the data were built with.
+    """
+    try:
+        yield
+    except (DataError, JobError) as error:
+        said = str(error)
+        kept = [
+            f"{name} = {to_json(value)}" if value is not None else f"no '{name}'"
+            for name, value in reader.settings().items()
+            if re.search(rf"\b{name} = |\b(in|settings?|and|or) '{name}'", said)
+        ]
+        if not kept:
+            raise
+        raise type(error)(
+            f"{said} (in the file: the run's data were built with {', '.join(kept)}, and it is read"
+            " in the same way; for other settings, build the data and train anew)"
+        ) from error

@@ -15,9 +15,11 @@ from rnnfarm.data.blocks import text_blocks
 from rnnfarm.data.dataset import open_dataset
 from rnnfarm.data.examples import Examples
 from rnnfarm.data.forecasts import Forecasts
+from rnnfarm.data.inputs import match_files
 from rnnfarm.data.lines import numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.numpy_files import load_arrays
+from rnnfarm.data.observed import UnobservedEnds
 from rnnfarm.data.origin import Origin
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.split import Split
@@ -26,7 +28,7 @@ from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun
-from rnnfarm.training.run_reader import run_reader
+from rnnfarm.training.run_reader import run_reader, settings_fixed
 from rnnfarm.training.setup import (
     Measured,
     forecast_of,
@@ -41,7 +43,7 @@ log = logging.getLogger("rnnfarm")
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be answered: a split of the run's dataset, or a file.
+    """What is to be answered: a split of the run's dataset, or a file, or those of a glob pattern.
 
     ``measured``: whether the answers are compared with targets, which a file then has too.
     """
@@ -62,6 +64,13 @@ class Source:
         """What its file is called, None where it is a split."""
         return None if self.file is None else str(self.file)
 
+    @property
+    def files(self) -> list[Path]:
+        """Return the files that a pattern names, the one file where it is none."""
+        if self.file is None or str(self.file) == "-":
+            return [] if self.file is None else [self.file]
+        return match_files(str(self.file), Path()) or [self.file]
+
     def read(self, folder: Path) -> Split:
         """Return its sequences; those of a file as a dataset in ``folder``."""
         if self.file is None:
@@ -69,9 +78,11 @@ class Source:
         place = folder / "input"
         columns = _columns_read(self.opened, self.measured)
         with DatasetWriter(str(place), columns, origins=True) as writer:
-            for piece in _pieces_of_file(self, self.file, columns, folder):
-                named = {name: piece.columns[name] for name in columns}
-                writer.append("input", named, piece.continues, piece.origin)
+            for number, file in enumerate(self.files):
+                for piece in _pieces_of_file(self, file, columns, folder):
+                    named = {name: piece.columns[name] for name in columns}
+                    origin = piece.origin._replace(file=number)
+                    writer.append("input", named, piece.continues, origin)
         return open_dataset(place).split("input")
 
     def windows(self, part: Split) -> Measured:
@@ -110,7 +121,7 @@ def _pieces_of_file(
     opened = source.opened
     model = opened.model
     labelled = source.measured and model.target != NEXT
-    path = local_file(path, folder)
+    given, path = path, local_file(path, folder)
     if model.column.kind == "values" and path.suffix in (".npy", ".npz"):
         array = Sequence("input", {model.input: _read_values(opened, path)})
         _check_piece(path, array, columns, None)
@@ -126,17 +137,29 @@ def _pieces_of_file(
             "so the model reads .npy"
         )
     else:
-        read = reader.inputs_with_targets if source.measured else reader.inputs
-        pieces = (Sequence(*piece) for piece in read(path.absolute()))
-    some = False
+        pieces = _pieces_by(reader, source, path.absolute())
+    some, ends = False, UnobservedEnds()
     for piece in pieces:
         some = True
-        _check_piece(source.file or path, piece, columns, reader)
+        _check_piece(given, piece, columns, reader)
+        ends.add(piece)
         yield piece
     if not some:
         raise JobError(f"{path}: the file holds nothing to answer; give at least one step")
-    for note in [] if reader is None else reader.notes():
+    forecast = opened.job.data.mode == "forecast" and not source.measured
+    for note in [*([] if reader is None else reader.notes()), *(ends.notes() if forecast else [])]:
         log.warning("%s: %s", path, note)
+
+
+def _pieces_by(reader: Reader, source: Source, path: Path) -> Iterator[Sequence]:
+    """The sequences of a file as the reader of the run's data reads it."""
+    read = reader.inputs
+    if source.measured:
+        read = reader.inputs_with_targets
+    elif source.opened.job.data.mode == "forecast":
+        read = reader.inputs_to_forecast
+    with settings_fixed(reader):
+        yield from (Sequence(*piece) for piece in read(path))
 
 
 def local_file(path: Path, folder: Path) -> Path:
@@ -148,8 +171,12 @@ def local_file(path: Path, folder: Path) -> Path:
         path = folder / "standard-input"
         path.write_bytes(sys.stdin.buffer.read())
     elif not path.is_file():
-        what = "is a folder" if path.is_dir() else "there is no such file"
-        raise JobError(f"{path}: {what}; correct the path")
+        if path.is_dir():
+            raise JobError(
+                f"{path}: is a folder; name a file, or several by a pattern in quotes, as"
+                f" '{path}/*.wav'"
+            )
+        raise JobError(f"{path}: there is no such file; correct the path")
     return path
 
 
