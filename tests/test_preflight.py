@@ -144,3 +144,32 @@ def test_keys_without_effect_are_said(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.clear()
     run_of(token_job(tmp_path / "d", steps=1), tmp_path / "other")
     assert caplog.text == ""
+
+
+TARGETS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "next, though a target was built": (
+        {"target": ["b"]}, {}, "so 'values' one step later is learned, and not 'target'"),
+    "next, as the job says": ({"target": ["b"]}, {"target": "next"}, ""),
+    "the target": ({"target": ["b"]}, {"target": "target"}, ""),
+    "next of a table alone": ({}, {}, ""),
+    "a forecast of a column that is not read": (
+        {"target": ["b"], "values": ["a"]}, {"mode": "forecast", "horizon": 2},
+        "the past of 'b', which is forecast, is not among the inputs (a)"),
+    "a forecast of a column that is read": (
+        {"target": ["b"], "values": ["a", "b"]}, {"mode": "forecast", "horizon": 2}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_that_may_not_be_meant(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    build, data, wanted = TARGETS[name]
+    lines = [f"{i % 5},{i % 7}" for i in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b", *lines]) + "\n")
+    build = {"reader": "csv", "files": [str(tmp_path / "t.csv")], "valid": 0.2, **build}
+    model = {"pool": "last"} if data.get("mode") == "forecast" else {}
+    raw = value_job(tmp_path / "d", steps=1, data={"build": build, **data}, model=model)
+    run_of(raw, tmp_path / "run")
+    assert wanted in caplog.text
+    assert ("data.target" in caplog.text) == bool(wanted)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnfarm.data.window import NEXT, Windows
+from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.window import NEXT, OBSERVED, Windows
 from rnnfarm.equations.parts import part_name
 from rnnfarm.errors import JobError
 from rnnfarm.job import Job, read_job
@@ -105,6 +106,34 @@ def warn_of_unused(trainer: Trainer, valid: Windows | None, computes_here: bool)
             "training.precision: '%s' is how a GPU rounds; this is computed in full on the CPU",
             training.precision,
         )
+
+
+def warn_of_target(job: Job, model: Model, dataset: Dataset) -> None:
+    """Say where what is learned may not be what the data were built for.
+
+    The input one step later, though a reader gave other columns and the job names no target; or a
+    forecast of columns whose own past the model does not read.
+    """
+    others = [name for name in dataset.columns if name not in (model.input, OBSERVED)]
+    built = dataset.provenance is not None
+    if model.target == NEXT and job.data.target is None and built and others:
+        log.warning(
+            "data.target: the job names none, so '%s' one step later is learned, and not %s, which "
+            "the dataset has too; set data.target = '%s' to learn that, or 'next' if this is meant",
+            model.input,
+            " or ".join(f"'{name}'" for name in others),
+            others[0],
+        )
+    past, ahead = (dataset.columns[name].names for name in (model.input, model.target_column))
+    if job.data.mode == "forecast" and past and ahead:
+        unread = [name for name in ahead if name not in past]
+        if unread:
+            log.warning(
+                "data.target: the past of %s, which is forecast, is not among the inputs (%s); to "
+                "read it, name it in 'values' of the build too",
+                ", ".join(f"'{name}'" for name in unread),
+                ", ".join(past),
+            )
 
 
 def check_countable(model: Model, windows: Windows, most: int = 0) -> None:

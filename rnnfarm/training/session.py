@@ -34,6 +34,7 @@ from rnnfarm.training.preflight import (
     check_countable,
     check_evaluated,
     check_folder,
+    warn_of_target,
     warn_of_unused,
     warn_of_versions,
 )
@@ -81,6 +82,7 @@ def train(
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         check_evaluated(trainer, valid)
         warn_of_unused(trainer, valid, computes_here)
+        warn_of_target(job, model, dataset)
         for split in [name for name in ("train", "valid") if name in dataset.splits]:
             check_targets(model, dataset.split(split), dataset)
         check_countable(model, trainer.windows)
