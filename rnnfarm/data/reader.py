@@ -13,7 +13,7 @@ from rnnfarm.errors import JobError
 from rnnfarm.settings import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -48,6 +48,7 @@ class Reader(Part, ABC):
     base = Path()  # what paths in the settings are relative to; no setting itself
     _recalled: Mapping[str, Any] = {}
     _recalled_vocabularies: Mapping[str, Vocabulary] = {}
+    _expected: frozenset[str] = frozenset()
 
     def __init__(self, **settings: Any) -> None:
         """Check the settings; JobError where two of them say what a part is."""
@@ -120,6 +121,16 @@ class Reader(Part, ABC):
         """
         self._recalled, self._recalled_vocabularies = learned, vocabularies
 
+    def expect(self, columns: Iterable[str]) -> None:
+        """Take the columns of the dataset that the answers to a file need: the input, and what they
+        are measured by. Comes after `recall`; a file may lack any other."""
+        self._expected = frozenset(columns)
+
+    def _needs(self, column: str) -> bool:
+        """Whether every sequence must have a column: all of a build do, those of a file what is
+        expected."""
+        return not self._recalled or column in self._expected
+
     def encode(self, text: str) -> npt.NDArray[Any]:
         """Return the tokens of a text that a language model is to carry on, by the rules by which
         files are read; `recall` comes before."""
@@ -131,6 +142,7 @@ class Reader(Part, ABC):
         """A reader with these settings in place of this one's, which recalls the same."""
         reader = type(self)(**self.settings() | settings)
         reader.recall(self._recalled, self._recalled_vocabularies)
+        reader.expect(self._expected)
         return reader
 
     def _sequences_with(self, **settings: Any) -> Iterator[Sequence]:

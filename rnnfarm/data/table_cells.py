@@ -152,10 +152,11 @@ class TableCells(Reader):
     def _others(self) -> list[str]:
         """Which columns the files have that those of the build had not."""
         found = self._found_out
-        known = {"", *found.rules, *found.left_out, *self._times, self.group}
+        named = [name for names in self._named_columns().values() for name in names]
+        known = {"", *found.rules, *found.left_out, *named}
         more = [name for path in self._files for name in self._names(path) if name not in known]
-        named = ", ".join(f"'{name}'" for name in dict.fromkeys(more))
-        return [f"columns that the run's data had not are not read: {named}"] if more else []
+        shown = ", ".join(f"'{name}'" for name in dict.fromkeys(more))
+        return [f"columns that the run's data had not are not read: {shown}"] if more else []
 
     def _batches(
         self, path: Path, names: list[str], keys: list[str], time: bool

@@ -33,6 +33,12 @@ class PlanNotes:
         self.differences = Differences()
         self._unknown: list[str] = []
 
+    def left_out(self, planned: list[tuple[Found, list[Part]]]) -> None:
+        """Count the sequences that are in no part."""
+        for found, parts in planned:
+            if not parts:
+                self.tally.add("left out", 1, found.number)
+
     def plan(
         self,
         planned: list[tuple[Found, list[Part]]],
@@ -42,8 +48,6 @@ class PlanNotes:
         """Count what the splits leave out."""
         wanted = self.table._splits.cut_into
         for found, parts in planned:
-            if not parts:
-                self.tally.add("left out", 1, found.number)
             if found.length == 1:
                 self.tally.add("single", 1, found.number)
             owners = {part.split for part in parts}

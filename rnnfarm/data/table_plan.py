@@ -16,10 +16,12 @@ from rnnfarm.data.tally import Tally
 from rnnfarm.data.time_gaps import Duplicates, Gaps, treat_duplicates, treat_gaps
 from rnnfarm.data.time_steps import Differences, Step, parse_step
 from rnnfarm.data.timeline import check_order
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError, JobError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy.typing as npt
 
 REGULAR = 0.5  # the least share of all that the most frequent step has where gaps are treated
 
@@ -79,10 +81,9 @@ class TablePlan(TableRows):
         labelled = self.label is not None and self.label_per == "sequence"
         return labelled or (bool(self.target) and self.target_per == "sequence")
 
-    @property
-    def _complete(self) -> bool:
-        """Whether every row must have its label and target."""
-        return self.missing == "error" and not self._recalled
+    def _complete(self, column: str) -> bool:
+        """Whether every row must have what a column of the dataset is read from."""
+        return self.missing == "error" and self._needs(column)
 
     def _check_plan(self) -> None:
         """JobError for settings that contradict each other."""
@@ -132,17 +133,28 @@ class TablePlan(TableRows):
         self._labels, self._label_ids = vocabulary_of(
             self._label_codes, self._recalled_vocabularies.get("label")
         )
-        usable = [each for each in found if self._recalled or not self._lacks_own(each)]
+        usable = [each for each in found if not self._lacks_own(each)]
+        self._check_usable(found, usable)
         parts = dict(zip(map(id, usable), self._splits.plan(usable), strict=True))
         self._planned: list[tuple[Found, list[Part]]] = [(e, parts.get(id(e), [])) for e in found]
+        self._noted.left_out(self._planned)
         if not self._recalled:
             self._noted.plan(self._planned, self._labels, self._label_ids)
 
+    def _check_usable(self, found: list[Found], usable: list[Found]) -> None:
+        """DataError where no sequence of a file has what its answers are measured by."""
+        if self._recalled and found and not usable:
+            raise DataError(
+                f"{self._where(found[0].number)}: from here on, no sequence has the label or target"
+                " that answers are measured by; give a file that has them"
+            )
+
     def _lacks_own(self, found: Found) -> bool:
         """Whether a sequence lacks the label or target that it should have."""
-        if self.label is not None and self.label_per == "sequence" and found.label == NO_LABEL:
+        label = self.label is not None and self.label_per == "sequence" and self._needs("label")
+        if label and found.label == NO_LABEL:
             return True
-        target = self.target_per == "sequence" and bool(self.target)
+        target = bool(self.target) and self.target_per == "sequence" and self._needs("target")
         return target and (found.target is None or bool(np.isnan(found.target).any()))
 
     def _runs_of(
@@ -228,8 +240,11 @@ class TablePlan(TableRows):
                 " a 'target'"
             )
         labels = rows["label"]
+        if "label" in self._expected:
+            self._check_known(labels, rows, column)
         fix = "fix the row, or set label_per = 'row' where each row has a label of its own"
-        rule = Belonging(column, self._where, needed=self._complete, fix=fix)
+        needed = self._complete("label")
+        rule = Belonging(column, self._where, needed=needed, fix=fix)
         if self.label_per == "sequence":
             known = None if found.label == NO_LABEL else found.label
             known = rule.add(known, labels, labels != NO_LABEL, rows)
@@ -237,13 +252,28 @@ class TablePlan(TableRows):
         else:
             rule.add(None, np.zeros(len(labels)), labels != NO_LABEL, rows)
 
+    def _check_known(self, labels: npt.NDArray[np.int64], rows: Block, column: str) -> None:
+        """DataError for a label that was not there when the data were built."""
+        known = self._recalled_vocabularies["label"]
+        _, ids = vocabulary_of(self._label_codes, known)
+        wrong = (labels != NO_LABEL) & (np.append(ids, NO_LABEL)[labels] == NO_LABEL)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            label = list(self._label_codes)[int(labels[at])]
+            raise DataError(
+                f"{self._where(int(rows['number'][at]))}: column '{column}' has the label"
+                f" '{label}', which the run's data had not; correct it"
+                f" ({suggestion(label, known.index)})"
+            )
+
     def _add_target(self, found: Found, rows: Block) -> None:
         target = found.target
         if target is None:
             target = np.full(len(self.target), np.nan, np.float32)
         fix = "fix the row, or set target_per = 'row' where each row has a target of its own"
         for at, column in enumerate(self.target):
-            rule = Belonging(column, self._where, needed=self._complete, fix=fix)
+            needed = self._complete("target")
+            rule = Belonging(column, self._where, needed=needed, fix=fix)
             known = None if np.isnan(target[at]) else target[at]
             cells = rows["cells"][:, at]
             known = rule.add(known, cells, ~np.isnan(cells), rows)

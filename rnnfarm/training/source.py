@@ -80,7 +80,7 @@ class Source:
         with DatasetWriter(str(place), columns, origins=True) as writer:
             for number, file in enumerate(self.files):
                 for piece in _pieces_of_file(self, file, columns, folder):
-                    named = {name: piece.columns[name] for name in columns}
+                    named = {n: piece.columns[n] for n in _columns_of(piece, columns)}
                     origin = piece.origin._replace(file=number)
                     writer.append("input", named, piece.continues, origin)
         return open_dataset(place).split("input")
@@ -137,6 +137,7 @@ def _pieces_of_file(
             "so the model reads .npy"
         )
     else:
+        reader.expect(columns)
         pieces = _pieces_by(reader, source, path.absolute())
     some, ends = False, UnobservedEnds()
     for piece in pieces:
@@ -196,11 +197,16 @@ def _text_by_vocabulary(opened: OpenRun, path: Path, lines: bool) -> Iterator[Se
             yield Sequence("input", {name: vocabulary.encode(text)}, origin=origin)
 
 
+def _columns_of(piece: Sequence, columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Return the columns that a piece has: what a sequence has of its own is in its first piece."""
+    return {name: one for name, one in columns.items() if not (one.own and piece.continues)}
+
+
 def _check_piece(
     path: Path, piece: Sequence, columns: Mapping[str, Column], reader: Reader | None
 ) -> None:
     """JobError for a piece without a column that is needed, or with too few or many values."""
-    for name, column in columns.items():
+    for name, column in _columns_of(piece, columns).items():
         if name not in piece.columns:
             lacks = None if reader is None else reader.lacks(name)
             what = lacks or f"has nothing for the column '{name}' of the run's data"
