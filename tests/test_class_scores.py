@@ -54,7 +54,9 @@ def test_rows_without_a_label_have_no_part_in_the_baseline(tmp_path: Path) -> No
     ]
 
 
-def test_rows_that_are_looked_back_at_have_no_part_in_the_baseline(tmp_path: Path) -> None:
+def test_rows_that_are_looked_back_at_have_no_part_in_the_baseline(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     labels = ["b" if row % 4 == 0 or row >= 50 else "a" for row in range(80)]
     rows = [f"{row % 5},{label}" for row, label in enumerate(labels)]
     (tmp_path / "t.csv").write_text("\n".join(["x,k", *rows]) + "\n")
@@ -63,6 +65,7 @@ def test_rows_that_are_looked_back_at_have_no_part_in_the_baseline(tmp_path: Pat
     found = measured(tmp_path, {"build": build}, input={"kind": "none"})
     check_baseline(found["baseline"], labels[:60], labels[60:])
     assert np.sum(found["confusion"]["counts"]) == 20
+    assert "valid: 15 targets do not count: they were not observed, or their rows" in caplog.text
 
 
 def test_a_label_that_the_loss_ignores_is_not_measured(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_a_missing_cell_takes_the_forecasts_of_it_along(
     write_csv(tmp_path / "x.csv", "a,b", [(cell, 1) for cell in cells])
     build = {"reader": "csv", "files": ["x.csv"], "values": ["a"], "missing": "mask", "valid": 0.3}
     result = run_of(tmp_path, {"mode": "forecast", "horizon": 3, "build": build}, {"pool": "last"})
-    said = "{} of {} forecasts have a target that was not observed and do not count; a forecast"
+    said = "{} of {} forecasts have a target that was not observed, or is only looked back"
     # 30 rows are for validation: windows of 6, and 3 rows after them.
     assert result.left_out["train"]["unobserved"] == 3
     assert evaluate_run(tmp_path / "run", REGISTRY)["left_out"]["unobserved"] == 3

@@ -34,7 +34,8 @@ class LeftOut:
 
     sequences: those that are shorter than ``least`` steps; names: what the first ones are called.
     steps: the steps after the last whole window of their stream.
-    unobserved: the targets that were not observed; forecasts that have one count once each.
+    unobserved: the targets that were not observed, or are in rows that are only looked back at;
+    forecasts that have one count once each.
     forecasts: how many forecasts there are, 0 where targets are steps.
     """
 
@@ -66,12 +67,13 @@ class LeftOut:
         if self.unobserved and self.forecasts:
             found.append(
                 f"{split.name}: {self.unobserved:,} of {self.forecasts:,} forecasts have a target"
-                " that was not observed and do not count; a forecast counts only where its whole"
-                " horizon was observed (lower data.horizon, or fill the gaps)"
+                " that was not observed, or is only looked back at, and do not count; a forecast"
+                " counts only where its whole horizon does (lower data.horizon, or fill the gaps)"
             )
         elif self.unobserved:
             found.append(
-                f"{split.name}: {self.unobserved} targets were not observed and do not count"
+                f"{split.name}: {self.unobserved} targets do not count: they were not observed, or"
+                " their rows are only looked back at"
             )
         return found
 
