@@ -151,15 +151,20 @@ def _tiles(run: RunReport) -> str:
     for key, value in (run.valid[-1] if run.valid else {}).items():
         if key != "step":
             tiles.append((f"last {_words(key)}", value))
-    tiles += [("best valid loss", _lowest(run))] if _lowest(run) is not None else []
+    tiles += [(f"best {_words(name)}", value) for name, value in _best(run)]
     if speed := value_of(run.facts.get("elements_per_second")):
         tiles.append(("elements per second", round(speed)))
     return "".join(f"<div><b>{_text(_cell(v))}</b><span>{_text(k)}</span></div>" for k, v in tiles)
 
 
-def _lowest(run: RunReport) -> float | None:
+def _best(run: RunReport) -> list[tuple[str, Any]]:
+    """The metric that the run's best evaluation is the best by, and its value there, where it has
+    one: as run.json says it, and while there is none the lowest validation loss."""
+    best = run.facts.get("best")
+    if isinstance(best, dict) and "monitor" in best:
+        return [(str(best["monitor"]), best.get("value"))]
     losses = [value_of(e.get("valid_loss")) for e in run.valid]
-    return min((loss for loss in losses if loss is not None), default=None)
+    return [("valid_loss", min(found))] if (found := [x for x in losses if x is not None]) else []
 
 
 def _charts(run: RunReport) -> Iterable[str]:
@@ -224,7 +229,9 @@ def _overview(runs: Sequence[RunReport]) -> str:
     keys = list(dict.fromkeys(key for run in runs for e in run.valid[-1:] for key in e))
     metrics = [key for key in keys if key != "step"]
     head = ["run", "state", "steps", "last training loss"]
-    head += [f"last {_words(key)}" for key in metrics] + ["best valid loss", "elements per second"]
+    head += [f"last {_words(key)}" for key in metrics]
+    monitored = list(dict.fromkeys(name for run in runs for name, _ in _best(run)))
+    head += [*(f"best {_words(name)}" for name in monitored), "elements per second"]
     rows = []
     for run in runs:
         steps = run.steps[-1]["step"] if run.steps else 0
@@ -233,7 +240,8 @@ def _overview(runs: Sequence[RunReport]) -> str:
         state = "not finished" if not run.facts else run.facts.get("stopped") or "finished"
         row: list[Any] = [run.name, state, steps, run.last("train_loss")]
         row += [last.get(key) for key in metrics]
-        rows.append([*row, _lowest(run), None if speed is None else round(speed)])
+        row += [dict(_best(run)).get(name) for name in monitored]
+        rows.append([*row, None if speed is None else round(speed)])
     return _table("Runs", head, rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 
 def described(part: type, names: Collection[str]) -> dict[str, str]:
@@ -13,11 +13,16 @@ def described(part: type, names: Collection[str]) -> dict[str, str]:
     A docstring describes a setting as ``name: text``, and several by ``name, name: text``. The text
     ends with the next setting that is described, or at a blank line.
     """
+    return {name: meaning for _, name, meaning in descriptions(part, names)}
+
+
+def descriptions(part: type, names: Collection[str]) -> Iterator[tuple[type, str, str]]:
+    """Yield each description of a setting, with the class whose docstring it is in; a class's own
+    come behind those of its bases."""
     if not names:
-        return {}
+        return
     name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     entry = re.compile(rf"(?<![\w`.])((?:{name})(?:(?:,| and) (?:{name}))*):\s+(?=\S)")
-    found: dict[str, str] = {}
     for base in reversed(part.__mro__):
         text = inspect.cleandoc(base.__dict__.get("__doc__") or "")
         for paragraph in re.split(r"\n\s*\n", text):
@@ -26,5 +31,5 @@ def described(part: type, names: Collection[str]) -> dict[str, str]:
             for mark, end in zip(marks, ends, strict=False):
                 meaning = " ".join(paragraph[mark.end() : end].split())
                 meaning = re.sub(r"[;,]?( or| and)?$", "", meaning).rstrip(".")
-                found |= dict.fromkeys(re.split(r",? and |, ", mark[1]), meaning)
-    return found
+                for each in re.split(r",? and |, ", mark[1]):
+                    yield base, each, meaning

@@ -96,6 +96,27 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     )
 
 
+def test_the_best_is_what_the_run_says(tmp_path: Path) -> None:
+    best = {"step": 300, "monitor": "valid_accuracy", "mode": "max", "value": 0.8125}
+    made = make_run(tmp_path / "monitored", stopped=None, best=best)
+    text = write_page(read_runs([made]), tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<b>0.8125</b><span>best valid accuracy</span>" in text
+    assert "best valid loss" not in text
+    going_on = make_run(tmp_path / "going on", steps=200)
+    text = write_page(read_runs([made, going_on]), tmp_path / "two.html").read_text("utf-8")
+    assert "<th>best valid accuracy</th><th>best valid loss</th><th>elements per second" in text
+    assert "<td>0.8125</td><td>–</td>" in text
+    assert f"<td>–</td><td>{6 / 200}</td>" in text
+
+
+def test_a_best_evaluation_lower_than_all_that_are_logged_is_not_overlooked(tmp_path: Path) -> None:
+    """A resumed run's metrics begin where it goes on."""
+    best = {"step": 3, "monitor": "valid_loss", "mode": "min", "value": 0.0025}
+    run = make_run(tmp_path / "run", stopped=None, best=best)
+    text = write_page(read_runs([run]), tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<b>0.0025</b><span>best valid loss</span>" in text
+
+
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="is no run"):
         write_page(read_runs([tmp_path]), tmp_path / "page.html")

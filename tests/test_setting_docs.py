@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rnnfarm.job_tables import PartTable, Table
 from rnnfarm.plugins import Registry
-from rnnfarm.setting_docs import described
+from rnnfarm.setting_docs import described, descriptions
 from rnnfarm.settings import Part
 
 
@@ -64,6 +64,30 @@ def installed_parts() -> list[tuple[str, str, Any]]:
 def test_every_setting_of_every_part_is_described(kind: str, name: str, part: Any) -> None:
     silent = [k for k, f in part.settings_model().model_fields.items() if not f.description]
     assert not silent, f"{part.__qualname__}: write '{silent[0]}: …' in its docstring"
+
+
+@pytest.mark.parametrize(("kind", "name", "part"), installed_parts())
+def test_a_docstring_describes_no_setting_twice(kind: str, name: str, part: Any) -> None:
+    """A second one is words of another description, as "rows of one time: …", which cuts both."""
+    places = [(b, n) for b, n, _ in descriptions(part, list(part.settings_model().model_fields))]
+    twice = {f"{base.__qualname__}: '{n}: …'" for base, n in places if places.count((base, n)) > 1}
+    assert not twice
+
+
+class Twice(Part):
+    """A part.
+
+    size: how large; kind: what becomes of those that have one size: nothing.
+    """
+
+    size: int = 0
+    kind: str = ""
+
+
+def test_a_description_within_another_is_seen() -> None:
+    assert [(b, n) for b, n, _ in descriptions(Twice, ["size", "kind"])] == [
+        (Twice, "size"), (Twice, "kind"), (Twice, "size"),
+    ]  # fmt: skip
 
 
 def tables(table: type[Table]) -> list[type[Table]]:

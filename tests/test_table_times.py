@@ -161,6 +161,26 @@ def test_the_mean_is_of_what_is_there(tmp_path: Path) -> None:
     assert values.tolist() == [[3, 3, 1, 1]]
 
 
+def test_the_mean_keeps_the_one_label_of_a_time(tmp_path: Path) -> None:
+    rows = [("2024-01-01", 1, None), ("2024-01-01", 3, "b"), ("2024-01-02", 5, "a")]
+    settings = {"time": "when", "label": "kind", "label_per": "row", "duplicates": "mean"}
+    dataset = build(tmp_path, table("when,x,kind", rows), missing="mask", **settings)
+    assert sequences(dataset, "train", "label")[0].tolist() == [1, 0]
+    assert first_values(dataset) == [[2, 5]]
+
+
+@pytest.mark.parametrize("label_per", ["row", "sequence"])
+def test_labels_of_one_time_have_no_mean(tmp_path: Path, label_per: str) -> None:
+    rows = [("2024-01-01", 1, "a"), ("2024-01-02", 3, "b"), ("2024-01-02", 5, "a")]
+    settings = {"time": "when", "label": "kind", "label_per": label_per, "duplicates": "mean"}
+    with pytest.raises(DataError, match=r"line 4: has another label .* \(2024-01-02") as raised:
+        build(tmp_path, table("when,x,kind", rows), **settings)
+    sentence_of(raised.value)
+    settings |= {"duplicates": "first", "label_per": "row"}
+    dataset = build(tmp_path, table("when,x,kind", rows), **settings)
+    assert sequences(dataset, "train", "label")[0].tolist() == [0, 1]
+
+
 def test_one_time_in_two_sequences_is_no_duplicate(tmp_path: Path) -> None:
     rows = [("2024-01-01", "a", 1), ("2024-01-01", "b", 2)]
     settings = {"time": "when", "group": "g", "values": ["x"], "duplicates": "error"}
@@ -176,6 +196,8 @@ def test_one_time_in_two_sequences_is_no_duplicate(tmp_path: Path) -> None:
         (HOURS, {"gaps": "fill"}, JobError, "set missing = 'mask'"),
         (HOURS, {"gaps": "fill", "missing": "mask", "every": "2h"}, DataError,
          "line 3: the time .* is no whole number of steps of 2h after that of the row before"),
+        ([0, 1, 1, 2, 4], {"gaps": "fill", "missing": "mask"}, DataError,
+         r"line 4: has the time of the row before it \(2024-03-01 01.*set duplicates = 'first'"),
         ([0, 1, 3, 6, 10], {"gaps": "split"}, JobError, r"at no regular steps \(.*, 1h, is 25%"),
         (HOURS, {"gaps": "split", "time": None}, JobError, "'gaps': name the column of times"),
         (HOURS, {"every": "1 moon"}, JobError, "'1 moon' is no step"),

@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from rnnfarm.errors import DeviceError
+from rnnfarm.errors import DeviceError, printable
 from rnnfarm.files import make_locked_folder, remove_unlocked
 
 #: Of Ray's temporary folders; each is locked as long as its run lives.
@@ -63,7 +63,7 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
         return
     with _own_folder() as folder:
         try:
-            with _starting(log_file):
+            with _started_here(log_file), _starting(log_file):
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -184,11 +184,24 @@ def _nobody(address: str, why: str) -> str:
 
 
 @contextmanager
+def _started_here(log_file: Path) -> Iterator[None]:
+    """What Ray says when its own processes do not start on this machine, as one sentence."""
+    try:
+        yield
+    except Exception as error:  # what Ray raises then is of no narrower class
+        text = printable(" ".join(str(error).split()))[:200].rstrip(".")
+        raise DeviceError(
+            f"--workers: Ray does not start on this machine ({type(error).__name__}: {text}); end "
+            f"what else takes its processors and memory, and try again; {log_file} has its notices"
+        ) from error
+
+
+@contextmanager
 def _explained(address: str) -> Iterator[None]:
     """What Ray says when it cannot connect, as one sentence with the mend."""
     try:
         yield
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # among them some of no narrower class
         text = " ".join(str(error).split())
         versions = re.findall(r"Ray: (\S+) (?:Python: )?(\S+)", text)
         if "ersion mismatch" in text:

@@ -73,8 +73,9 @@ def choose_format(
         if unclear and not commas:
             raise _two_meanings(unclear[0].name, str(unclear[0].pointed), ".")
         return formats[0], [_points_note(s) for s in unclear if s.partly_pointed]
+    read_alike = len({form.thousands for form in fitting}) == 1  # no cell has a decimal mark
     meanings = {form.decimal for form in fitting if not _needless(form, fitting)}
-    if len(meanings) > 1:
+    if len(meanings) > 1 and not read_alike:
         odd = next(s for s in numeric if s.numbers(formats[0]) < best[s.name])
         assert odd.odd is not None
         raise _two_meanings(odd.name, odd.odd[0], ",")

@@ -31,8 +31,8 @@ class TablePlan(TableRows):
 
     first: how many rows of each sequence are read, from its begin (by default all).
 
-    duplicates: what becomes of rows of a sequence that have one time: "keep" leaves them as they
-    are, "error" refuses them, and "first", "last" and "mean" make one row of them.
+    duplicates: what becomes of rows of a sequence with equal times: "keep" leaves them as they are,
+    "error" refuses them, and "first", "last" and "mean" make one row of them.
 
     gaps: what becomes of a gap in time, which is more than a step between two rows of a sequence:
     "keep" leaves it as it is, "error" refuses it, "split" begins a new sequence after it, and

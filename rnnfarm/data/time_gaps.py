@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rnnfarm.data.external_sort import concatenate, len_of, take
+from rnnfarm.data.table_labels import NO_LABEL
 from rnnfarm.data.table_rows import Run
 from rnnfarm.data.timeline import show_time
 from rnnfarm.errors import DataError
@@ -31,10 +32,11 @@ def treat_duplicates(
     """Make one row of rows of a sequence that have one time, and count them.
 
     With "first" and "last" it is one of them, with "mean" it has the mean of the cells that have a
-    value. "keep" only counts, and "error" is a DataError that names the second row.
+    value, and the label, of which there must be one. "keep" only counts, and "error" is a DataError
+    that names the second row.
     """
     runs = _counted(runs, how, tally, where)
-    return runs if how in ("keep", "error") else _merged(runs, how)
+    return runs if how in ("keep", "error") else _merged(runs, how, where)
 
 
 def _counted(
@@ -58,25 +60,25 @@ def _counted(
         yield run
 
 
-def _merged(runs: Iterable[Run], how: Duplicates) -> Iterator[Run]:
+def _merged(runs: Iterable[Run], how: Duplicates, where: Callable[[int], str]) -> Iterator[Run]:
     """One row of rows of one time; those of the last time wait, as others may come."""
     waiting: Block | None = None
     begins = False
     for run in runs:
         if run.begins and waiting is not None:
-            yield Run(_one_of_each(waiting, how), begins)
+            yield Run(_one_of_each(waiting, how, where), begins)
         begins = run.begins or begins
         rows = run.rows if run.begins or waiting is None else concatenate([waiting, run.rows])
         last = int(np.searchsorted(rows["instant"], rows["instant"][-1], "left"))
         waiting = take(rows, slice(last, None))
         if last:
-            yield Run(_one_of_each(take(rows, slice(0, last)), how), begins)
+            yield Run(_one_of_each(take(rows, slice(0, last)), how, where), begins)
             begins = False
     if waiting is not None:
-        yield Run(_one_of_each(waiting, how), begins)
+        yield Run(_one_of_each(waiting, how, where), begins)
 
 
-def _one_of_each(rows: Block, how: Duplicates) -> Block:
+def _one_of_each(rows: Block, how: Duplicates, where: Callable[[int], str]) -> Block:
     new = np.append(True, np.diff(rows["instant"]) != 0)
     starts = np.flatnonzero(new)
     if how == "last":
@@ -88,6 +90,27 @@ def _one_of_each(rows: Block, how: Duplicates) -> Block:
         counts = np.add.reduceat(there.astype(np.int64), starts)
         means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
         found["cells"] = means.astype(np.float32)
+    if how == "mean" and "label" in rows:
+        found["label"] = _label_of_each(rows, np.cumsum(new) - 1, where)
+    return found
+
+
+def _label_of_each(rows: Block, times: Any, where: Callable[[int], str]) -> Any:
+    """The label of each time; `times`: that of each row, numbered from 0. DataError where rows of
+    one time have several."""
+    labels = rows["label"]
+    there = np.flatnonzero(labels != NO_LABEL)
+    labelled, first = np.unique(times[there], return_index=True)
+    found = np.full(times[-1] + 1, NO_LABEL, labels.dtype)
+    found[labelled] = labels[there[first]]
+    wrong = there[labels[there] != found[times[there]]]
+    if wrong.size:
+        at = wrong[0]
+        raise DataError(
+            f"{where(int(rows['number'][at]))}: has another label than a row before it of the same"
+            f" time ({show_time(rows['local'][at])}), and labels have no mean; fix the row, or set"
+            " duplicates = 'first' or 'last'"
+        )
     return found
 
 
@@ -146,7 +169,7 @@ def _fill(rows: Block, apart: Any, step: Step, tally: Tally, where: Callable[[in
     if "cells" in filled:
         filled["cells"][new] = np.nan
     if "label" in filled:
-        filled["label"][new] = -1
+        filled["label"][new] = NO_LABEL
     return filled
 
 
@@ -167,6 +190,11 @@ def _gap(rows: Block, at: int, step: Step, where: Callable[[int], str]) -> DataE
 
 def _off_the_grid(rows: Block, at: int, step: Step, where: Callable[[int], str]) -> DataError:
     place, after, before = _between(rows, at, where)
+    if after == before:
+        return DataError(
+            f"{place}: has the time of the row before it ({before}), so the gaps cannot be filled;"
+            " drop one, or set duplicates = 'first', 'last' or 'mean'"
+        )
     return DataError(
         f"{place}: the time {after} is no whole number of steps of {step} after that of the row"
         f" before it ({before}), so the gaps cannot be filled; say in 'every' what a step is, or"
