@@ -149,7 +149,8 @@ for command in (submit, status, logs, stop, data):
     type=click.Path(path_type=Path),
     metavar="PATH",
     help="Instead a file that has the targets: text for a language model, labelled text, a table "
-    "with the target's columns. NumPy files with targets cannot be measured. - is stdin.",
+    "with the target's columns. NumPy files with targets cannot be measured. - is stdin; a pattern "
+    "in quotes is several files.",
 )
 @click.option(
     "--plot",

@@ -522,6 +522,18 @@ def test_a_sound_and_a_series_with_their_labels(tmp_path: Path) -> None:
         odds = row["probabilities"][row["truth_text"]]
         assert found["loss"] == pytest.approx(-math.log(odds), rel=1e-4)
         assert Path(row["file"]).name.startswith(row["truth_text"])
+    several = CliRunner().invoke(
+        cli, ["predict", str(tmp_path / "run"), "--input", str(tmp_path / "a_*.wav")]
+    )
+    told = [json.loads(line) for line in several.stdout.splitlines()]
+    assert [row["file"] for row in told] == sorted(map(str, tmp_path.glob("a_*.wav")))
+    by_file = {row["file"]: row["probabilities"]["a"] for row in rows}
+    both = [row for row in told if row["file"] in by_file]
+    assert both
+    for row in both:
+        assert row["probabilities"]["a"] == pytest.approx(by_file[row["file"]], rel=1e-4)
+    report = evaluate_run(tmp_path / "run", REGISTRY, input=tmp_path / "a_*.wav")
+    assert report["accuracy"] == np.mean([row["text"] == "a" for row in told])
 
     folder = tmp_path / "series"
     folder.mkdir()

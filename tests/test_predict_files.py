@@ -265,6 +265,16 @@ def test_what_only_a_build_can_set_is_not_advised_alone(tmp_path: Path) -> None:
         "the run's data were built with no 'group', sort = false, and it is read in the same way"
     )
     assert fixed in sentence_of(error.value)
+    lines = [*hourly(*range(40)), "2027-01-01 0:00,n/k,1\n"]
+    (tmp_path / "word.csv").write_text(HEAD + "".join(lines))
+    with pytest.raises(DataError, match="null_values") as error:
+        rows(run, input=tmp_path / "word.csv")
+    _, built = sentence_of(error.value).split("the run's data were built with")
+    assert 'null_values = ["", "NA"' in built
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises((DataError, JobError)) as error:
+        rows(run, input=tmp_path / "empty.csv")
+    assert "were built with" not in sentence_of(error.value)
 
 
 def test_several_files_by_a_pattern(tmp_path: Path) -> None:
