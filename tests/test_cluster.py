@@ -23,6 +23,7 @@ import ray
 import tomli_w
 from cluster_tools import Disturbed, cluster_job, nothing_left, ray_cluster, run_disturbed
 from ray.cluster_utils import Cluster
+from test_loop import gaps_job, write_gaps
 from threadpoolctl import threadpool_info
 from training_tools import REGISTRY, make_job, write_values
 
@@ -141,6 +142,26 @@ def test_a_run_of_workers_is_resumed_by_one_process(
     train_with_workers(make_job(cluster_job(data, steps=7)), REGISTRY, 3, out=out)
     result = train(make_job(cluster_job(data)), REGISTRY, out=out, resume=True)
     assert result.parameters_sha256 == whole.parameters_sha256
+
+
+def test_workers_resume_with_other_data(cluster: Cluster, tmp_path: Path) -> None:
+    """To the bits of one process: with the scale and the number of updates of the checkpoint."""
+    paths = [write_gaps(tmp_path / "first", "1" * 8 + "0" * 16 + "1" * 72, "1" * 24)]
+    paths.append(write_gaps(tmp_path / "second", "0" * 32 + "1" * 32 + "0" * 40, "1" * 32))
+    found = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        for path, steps in zip(paths, (3, 9), strict=True):
+            raw = gaps_job(path, batch=2, lanes=2, steps=steps, evaluate_every=3)
+            raw["data"]["scale"] = "standard"
+            raw["cluster"] = {"snapshot_every": 2}
+            job = make_job(raw)
+            if workers == 1:
+                result = train(job, REGISTRY, out=out, resume=True)
+            else:
+                result = train_with_workers(job, REGISTRY, workers, out=out, resume=True)
+        found.append((result.parameters_sha256, result.valid_loss, result.best))
+    assert found[0] == found[1]
 
 
 def test_from_python(cluster: Cluster, data: Path, tmp_path: Path) -> None:

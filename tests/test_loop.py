@@ -10,6 +10,7 @@ import pytest
 from training_tools import REGISTRY, entries, make_job, value_job, write_values
 
 from rnnfarm.data import Column, DatasetWriter, open_dataset
+from rnnfarm.training.checkpoint import newest_checkpoint
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_model, make_windows
@@ -103,3 +104,28 @@ def test_a_step_without_any_target_changes_nothing(tmp_path: Path) -> None:
     third = trainer.train_step()
     assert third["train_loss"] > 0
     assert trainer.arena.tobytes() != kept[0].tobytes()
+
+
+def test_a_step_without_any_target_is_no_update(tmp_path: Path) -> None:
+    """Adam's first update is by lr whatever the gradient, as nothing has passed before it."""
+    path = write_gaps(tmp_path / "d", "0" * 16 + "1" * 32, "1" * 16)
+    trainer = trainer_of(gaps_job(path, dtype="float64"))
+    before = trainer.arena.copy()
+    counts = [trainer.train_step()["train_loss"] is not None for _ in range(3)]
+    assert (counts, trainer.step, trainer.updates) == ([False, False, True], 3, 1)
+    gradient = trainer.last_gradient
+    moved = (trainer.arena - before)[np.abs(gradient) > 1e-4]
+    assert len(moved) > 10
+    np.testing.assert_allclose(np.abs(moved), 0.1, rtol=1e-3)
+
+
+def test_a_checkpoint_has_the_number_of_updates(tmp_path: Path) -> None:
+    path = write_gaps(tmp_path / "d", "1" * 8 + "0" * 16 + "1" * 32, "1" * 16)
+    whole = train(make_job(gaps_job(path, steps=6)), REGISTRY, out=tmp_path / "whole")
+    for steps in (2, 6):
+        job = make_job(gaps_job(path, steps=steps))
+        pieces = train(job, REGISTRY, out=tmp_path / "pieces", resume=True)
+    assert pieces.parameters_sha256 == whole.parameters_sha256
+    found = newest_checkpoint(tmp_path / "pieces" / "checkpoints")
+    assert found is not None
+    assert found.facts["updates"] == 4

@@ -36,3 +36,7 @@ class EarlyStopping(Watching, Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         self._patience.restore(state)
+
+    def forget(self) -> None:
+        super().forget()
+        self.stop = None  # it was said because of those values

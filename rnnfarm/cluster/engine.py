@@ -66,6 +66,8 @@ class ClusterTrainer(Trainer):
         self.joined = False
         #: The learning rates of the steps since the snapshot, for the case that they are redone.
         self.rates: list[float] = []
+        #: How many of them have changed the parameters.
+        self.updated = 0
         self.deaths = 0
         #: How often workers were lost, and how many steps were computed once more.
         self.losses = self.redone = 0
@@ -94,6 +96,7 @@ class ClusterTrainer(Trainer):
         report: StepReport = self._recovering(lambda group: self._step(group, lr))
         self.rates.append(lr)
         self.gradient_flow = report.gradient_flow
+        self.updated += bool(report.count)
         self.finish(report.count, report.metrics["train_loss"])
         if self.step % self.job.cluster.snapshot_every == 0:
             self.take_snapshot()
@@ -145,6 +148,7 @@ class ClusterTrainer(Trainer):
             for k, states in part.items():
                 self.lanes[k].states = states
         self.rates.clear()
+        self.updated = 0
         self.deaths = 0
 
     # -- the group --------------------------------------------------------------------------------
@@ -199,7 +203,8 @@ class ClusterTrainer(Trainer):
             self.say(f"step {self.step}: {count} worker{'s' * (count > 1)}")
         self.workers = len(group.members)
         lanes = {lane.index: lane.states for lane in self.lanes}
-        snapshot: Snapshot = (self.arena, self.optimizer_states, lanes)
+        updates = self.updates - self.updated
+        snapshot: Snapshot = (self.arena, self.optimizer_states, updates, lanes)
         group.call("load", self.step - len(self.rates), ray.put(snapshot))
         for lr in self.rates:
             group.call("step", lr)

@@ -43,8 +43,8 @@ from rnnfarm.training.tbptt import Sums, make_lanes
 
 #: ``{lane: {layer: {state: (B / lanes, H)}}}``
 LaneStates = dict[int, dict[str, dict[str, FloatArray]]]
-#: The arena, the optimizer's states, and the lanes' states.
-Snapshot = tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]], LaneStates]
+#: The arena, the optimizer's states, how many updates led to them, and the lanes' states.
+Snapshot = tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]], int, LaneStates]
 #: How what a worker does begins where it can only wait for others.
 WAITING = "waiting for"
 
@@ -203,9 +203,9 @@ class Worker:
 
     def load(self, step: int, snapshot: Snapshot) -> None:
         """Go on from a snapshot that was taken after ``step``."""
-        arena, optimizer, lanes = snapshot
+        arena, optimizer, updates, lanes = snapshot
         trainer = self.trainer
-        trainer.step = step
+        trainer.step, trainer.updates = step, updates
         device = trainer.device
         device.load(trainer.arena, arena)
         for name, array in optimizer.items():

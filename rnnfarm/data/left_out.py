@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: How many of the sequences that are left out are named.
 NAMED = 3
+#: The ends of streams are said where they are at least one of so many steps of their split.
+SAID = 1000
 
 
 class Place(NamedTuple):
@@ -56,13 +58,13 @@ class LeftOut:
         if self.sequences:
             more = ", …" if self.sequences > len(self.names) else ""
             found.append(
-                f"{split.name}: {self.sequences} of {split.sequences} sequences have fewer than"
-                f" {self.least} steps and are left out: {', '.join(self.names)}{more}"
+                f"{split.name}: {self.sequences:,} of {split.sequences:,} sequences have fewer than"
+                f" {self.least:,} steps and are left out: {', '.join(self.names)}{more}"
             )
-        if self.steps:
+        if self.steps * SAID >= split.steps and self.steps:
             found.append(
-                f"{split.name}: {self.steps} of {split.steps} steps are never trained on, as they"
-                " come after the last whole window of their stream"
+                f"{split.name}: {self.steps:,} of {split.steps:,} steps are never trained on, as"
+                " they come after the last whole window of their stream"
             )
         if self.unobserved and self.forecasts:
             found.append(
@@ -72,7 +74,7 @@ class LeftOut:
             )
         elif self.unobserved:
             found.append(
-                f"{split.name}: {self.unobserved} targets do not count: they were not observed, or"
+                f"{split.name}: {self.unobserved:,} targets do not count: they were not observed, or"
                 " their rows are only looked back at"
             )
         return found

@@ -143,7 +143,8 @@ class Optimizer(Part):
     """The update of one parameter element.
 
     ``step(param, grad, *states, lr, t)`` gives the new parameter and the new states; ``lr`` is the
-    learning rate of this step and ``t`` the step's number, from 1. States start at 0.
+    learning rate of this step and ``t`` the update's number, from 1: a step of which no target
+    counts is none. States start at 0.
 
     lr: the learning rate, which the schedule multiplies; weight_decay: how strongly parameters are
     drawn towards 0.

@@ -71,6 +71,10 @@ class Evaluations:
             return self._best
         return Best(entry["step"], self.monitor.metric, self.monitor.mode, value)
 
+    def forget(self) -> None:
+        """Know of no evaluation: those so far were of other data."""
+        self._due = self._best = self._at_end = None
+
     def facts(self, step: int) -> dict[str, Any]:
         """What a checkpoint of that step keeps; what it has measured is of its own parameters."""
         own = self.last if self.last is not None and self.last["step"] == step else None

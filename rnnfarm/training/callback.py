@@ -70,3 +70,9 @@ class Callback(Part):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what ``state`` gave."""
+
+    def forget(self) -> None:
+        """After ``restore``, where the run goes on with another validation split.
+
+        Metrics of before cannot be compared with those that follow.
+        """

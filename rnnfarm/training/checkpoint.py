@@ -45,6 +45,11 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.facts["step"])
 
+    @property
+    def valid(self) -> str | None:
+        """The fingerprint of the validation split that its metrics are of."""
+        return _valid_of(self.facts)
+
     def group(self, prefix: str) -> dict[str, npt.NDArray[Any]]:
         """The arrays ``PREFIX.NAME``, by NAME."""
         start = prefix + "."
@@ -118,24 +123,40 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def newest_described(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that says what it is of, without its arrays."""
+    for path in reversed(checkpoints(folder)):
+        facts = _facts(path)
+        if not isinstance(facts, str):
+            return Checkpoint(path, {}, facts)
+    return None
+
+
 def best_checkpoint(folder: Path, *, lasting: bool = False) -> Path | None:
     """Return the checkpoint whose own parameters were measured best, the oldest of equals.
 
-    An evaluation that was made only because a run ended counts as long as its checkpoint is the
+    Only what was measured on the validation split of the newest checkpoint can be compared. An
+    evaluation that was made only because a run ended counts as long as its checkpoint is the
     newest: a run that went on would not have made it. With ``lasting`` it does not count at all.
     None where none was measured.
     """
-    found = checkpoints(folder)
-    ranks = {path: _rank(path, newest=path == found[-1] and not lasting) for path in found}
+    newest = newest_described(folder)
+    if newest is None:
+        return None
+    found, data = checkpoints(folder), newest.valid
+    ranks = {path: _rank(path, data, path == found[-1] and not lasting) for path in found}
     best = min(ranks, key=lambda path: ranks[path], default=None)
     return best if best is not None and math.isfinite(ranks[best]) else None
 
 
-def best_measured(folder: Path) -> dict[str, Any] | None:
-    """Return the step of the best checkpoint, and the metric, mode and value that it is best by."""
+def best_measured(folder: Path, valid: str | None) -> dict[str, Any] | None:
+    """Return the step of the best checkpoint, and the metric, mode and value that it is best by.
+
+    None where that was measured on another validation split than that of the fingerprint ``valid``.
+    """
     best = best_checkpoint(folder)
     facts = None if best is None else _facts(best)
-    if not isinstance(facts, dict):
+    if not isinstance(facts, dict) or _valid_of(facts) != valid:
         return None
     monitored = facts["monitored"]
     return {
@@ -146,16 +167,25 @@ def best_measured(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def _rank(path: Path, newest: bool) -> float:
-    """How good a checkpoint's parameters are, the lower the better; infinity where unknown."""
+def _rank(path: Path, valid: str | None, newest: bool) -> float:
+    """How good a checkpoint's parameters are on a validation split, the lower the better; infinity
+    where unknown."""
     facts = _facts(path)
-    monitored = None if isinstance(facts, str) else facts.get("monitored")
-    if isinstance(facts, str) or monitored is None or (facts.get("only_at_end") and not newest):
+    if isinstance(facts, str) or _valid_of(facts) != valid:
+        return math.inf
+    monitored = facts.get("monitored")
+    if monitored is None or (facts.get("only_at_end") and not newest):
         return math.inf
     value = monitored["value"]
     if not isinstance(value, int | float) or not math.isfinite(value):
         return math.inf
     return float(value) if monitored["mode"] == "min" else -float(value)
+
+
+def _valid_of(facts: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the validation split that a checkpoint's metrics are of."""
+    found = facts.get("data", {}).get("valid")
+    return None if found is None else str(found)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -166,7 +166,8 @@ def evaluate_run(
     Returns:
         What ``evaluate`` does, and the task's own metrics where there are any; ``baseline`` has
         those of the simplest answer, and ``left_out`` what was not measured. ``best`` is what the
-        run itself found to be its best evaluation, ``step`` what was measured now.
+        run itself found to be its best evaluation, None where that was of another validation
+        split than the dataset now has; ``step`` what was measured now.
 
     Raises JobError for a folder that is no run, DataError for a damaged checkpoint.
     """
@@ -181,7 +182,8 @@ def evaluate_run(
     executor = lane_executor(opened.model.network.device, threads, training.lanes)
     report: dict[str, Any] = {"schema": 1, "run": str(run)}
     report |= {"split": split} if source.name is None else {"input": source.name}
-    report["best"] = best_measured(run / "checkpoints")
+    known = opened.dataset.fingerprint().get("valid")
+    report["best"] = best_measured(run / "checkpoints", known)
     report["step"] = opened.step
     with (
         tempfile.TemporaryDirectory() as folder,

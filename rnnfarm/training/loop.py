@@ -92,6 +92,8 @@ class Trainer:
         self.last_gradient: Any = None
         #: From how many of them all steps so far did.
         self.learned = 0
+        #: How many steps have changed the parameters: those of which a target counted.
+        self.updates = 0
         #: Of the last step that learned from any; a device may still be computing it.
         self.train_loss: Any = None
 
@@ -153,7 +155,7 @@ class Trainer:
         # optimizer
         if total.weight:
             self.optimizer.apply(
-                self.arena, total.gradient, self.optimizer_states, lr, step + 1, factor
+                self.arena, total.gradient, self.optimizer_states, lr, self.updates + 1, factor
             )
         self.finish(total.count if total.weight else 0, loss)
         return entry
@@ -177,6 +179,7 @@ class Trainer:
         self.count = count
         self.learned += count
         if count:
+            self.updates += 1
             self.train_loss = loss
 
     def settle(self, entry: dict[str, Any]) -> None:
@@ -269,6 +272,7 @@ class Trainer:
             "train_loss": None if self.train_loss is None else float(self.train_loss),
             **self.evaluations.facts(self.step),
             "learned": self.learned,
+            "updates": self.updates,
             "schedule": _kept(self.schedule),
             "callbacks": [
                 {"state": _kept(callback), "stop": callback.stop} for callback in self.callbacks
@@ -312,6 +316,7 @@ class Trainer:
         self.train_loss = facts["train_loss"]
         self.evaluations.restore(facts)
         self.learned = facts.get("learned", checkpoint.step)
+        self.updates = facts.get("updates", checkpoint.step)
         self.step = checkpoint.step
         kernels = self.kernels
         if kernels and facts["kernels"] != kernels:
@@ -319,6 +324,13 @@ class Trainer:
                 "the kernels were %s and are now %s; the last bits of the results may differ",
                 facts["kernels"], kernels,
             )  # fmt: skip
+
+    def forget_evaluations(self) -> None:
+        """Go on with another validation split: what was measured so far decides nothing more."""
+        self.evaluations.forget()
+        self.schedule.forget()
+        for callback in self.callbacks:
+            callback.forget()
 
     def _not_finite(self, step: int, loss: float) -> str:
         """Where the first infinity or NaN of a step is, and what helps.

@@ -80,7 +80,7 @@ class OptimizerPass:
         Args:
             params, grads, states: ``(size,)`` each.
             lr: the learning rate of this step.
-            t: the number of this step, from 1.
+            t: the number of this update, from 1.
             scale: what the gradient is multiplied with first: a number, or an array of one that
                 the device has computed. Nothing changes where that is NaN.
         """

@@ -58,4 +58,8 @@ class Watching(Part):
     def watch(self, monitor: Monitor) -> None:
         """Go by ``monitor`` from now on; a run says it before its first step."""
         self.monitor = monitor
-        self._patience = Patience(monitor, self.min_delta)
+        self.forget()
+
+    def forget(self) -> None:
+        """Compare with no value so far: there is none, or those were of other data."""
+        self._patience = Patience(self.monitor, self.min_delta)

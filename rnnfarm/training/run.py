@@ -72,14 +72,24 @@ def open_run(
     if dataset is None:
         dataset = dataset_of_run(run, job, registry)
         check_same_data(found, dataset, "what follows is of another dataset")
-    learned = found.facts.get("scales", {})
-    scales = {name: Scale.from_dict(plain) for name, plain in learned.items()}
-    model = make_model(job, dataset, registry, scales=scales, learned=found.facts.get("loss"))
+    model = make_model(job, dataset, registry, **learned_of(found))
     layout = model.network.layout
     arena = np.zeros(layout.size, job.training.dtype)
     restore_arrays(found, "parameters", layout.views(arena))
     parameters = layout.views(model.network.device.put(arena))
     return OpenRun(job, dataset, model, arena, parameters, found.step)
+
+
+def learned_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a model has learned of its data besides parameters, as ``make_model`` takes it.
+
+    It stays with the parameters, whatever dataset they meet later.
+    """
+    scales = checkpoint.facts.get("scales", {})
+    return {
+        "scales": {name: Scale.from_dict(plain) for name, plain in scales.items()},
+        "learned": checkpoint.facts.get("loss"),
+    }
 
 
 def read_run_job(run: Path, registry: Registry) -> Job:

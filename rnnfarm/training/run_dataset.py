@@ -68,6 +68,17 @@ def dataset_of_run(run: Path, job: Job, registry: Registry) -> Dataset:
     )
 
 
+def check_resumable(checkpoint: Checkpoint, dataset: Dataset) -> bool:
+    """Return whether what a run has measured so far can be compared with what it will measure.
+
+    Warns and raises as ``check_same_data``.
+    """
+    comparable = checkpoint.valid == dataset.fingerprint().get("valid")
+    forgotten = "; what was best so far is forgotten, as the validation data are others"
+    check_same_data(checkpoint, dataset, GOES_ON + ("" if comparable else forgotten))
+    return comparable
+
+
 def check_same_data(checkpoint: Checkpoint, dataset: Dataset, consequence: str) -> None:
     """Warn where a dataset is not the one that a checkpoint was trained on; DataError where its ids
     mean something else than the model has learned."""

@@ -24,6 +24,7 @@ from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
     checkpoints,
     newest_checkpoint,
+    newest_described,
     prune,
     sweep,
     write_checkpoint,
@@ -39,8 +40,8 @@ from rnnfarm.training.preflight import (
     warn_of_versions,
 )
 from rnnfarm.training.result import Result, write_run_json
-from rnnfarm.training.run import alone_in, write_run_job
-from rnnfarm.training.run_dataset import GOES_ON, check_same_data, keep_dataset
+from rnnfarm.training.run import alone_in, learned_of, write_run_job
+from rnnfarm.training.run_dataset import check_resumable, keep_dataset
 from rnnfarm.training.setup import Model, make_model, make_windows, windows_to_evaluate
 from rnnfarm.training.targets import check_targets
 
@@ -73,11 +74,15 @@ def train(
     progress = progress or Progress(quiet=True)
     check_folder(out, job, registry, resume)
     with threadpool_limits(job.training.blas_threads):
-        begun = resume and bool(checkpoints(out / "checkpoints"))
+        folder = out / "checkpoints"
+        begun = resume and bool(checkpoints(folder))
+        before = newest_described(folder) if begun else None
         dataset = ensure_current(job, registry, progress.say, resuming=begun)
+        comparable = before is None or check_resumable(before, dataset)
         if note := precision_note(job.training.dtype, dataset):
             progress.say(note)
-        model = make_model(job, dataset, registry, computes_here)
+        known = {} if before is None else learned_of(before)
+        model = make_model(job, dataset, registry, computes_here, **known)
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         check_evaluated(trainer, valid)
@@ -93,10 +98,11 @@ def train(
             sweep(out)
             write_run_job(out, job)
             keep_dataset(out, dataset)
-            checkpoint = newest_checkpoint(out / "checkpoints") if resume else None
+            checkpoint = newest_checkpoint(folder) if resume else None
             if checkpoint is not None:
-                check_same_data(checkpoint, dataset, GOES_ON)
                 trainer.restore(checkpoint)
+                if not comparable:
+                    trainer.forget_evaluations()
                 warn_of_versions(checkpoint, registry)
                 progress.say(f"resuming {out} at step {trainer.step}")
             clock = Clock.of(None if checkpoint is None else checkpoint.facts)
