@@ -160,7 +160,8 @@ def test_a_run_that_goes_on_with_other_data_keeps_its_class_weights(tmp_path: Pa
     balanced = {"loss": {"name": "cross_entropy", "weights": "balanced"}}
 
     def job(data: Path, steps: int) -> Job:
-        raw = value_job(data, steps=steps, model=balanced, data={"target": "kind"})
+        raw = value_job(data, steps=steps, checkpoint_every=2, model=balanced)
+        raw["data"]["target"] = "kind"
         return make_job(raw)
 
     first, run = write_walks(tmp_path / "first", 1, 1), tmp_path / "r"  # a third is of class 1
