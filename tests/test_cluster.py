@@ -146,8 +146,11 @@ def test_a_run_of_workers_is_resumed_by_one_process(
 
 def test_workers_resume_with_other_data(cluster: Cluster, tmp_path: Path) -> None:
     """To the bits of one process: with the scale and the number of updates of the checkpoint."""
-    paths = [write_gaps(tmp_path / "first", "1" * 8 + "0" * 16 + "1" * 72, "1" * 24)]
-    paths.append(write_gaps(tmp_path / "second", "0" * 32 + "1" * 32 + "0" * 40, "1" * 32))
+    stream = "1" * 8 + "0" * 16 + "1" * 24  # two of them: the steps 2 and 3 are no updates
+    paths = [
+        write_gaps(tmp_path / "first", 2 * stream, "1" * 24),
+        write_gaps(tmp_path / "second", 2 * stream[::-1], "1" * 32),
+    ]
     found = []
     for workers in (1, 2):
         out = tmp_path / str(workers)
