@@ -74,8 +74,8 @@ class LeftOut:
             )
         elif self.unobserved:
             found.append(
-                f"{split.name}: {self.unobserved:,} targets do not count: they were not observed, or"
-                " their rows are only looked back at"
+                f"{split.name}: {self.unobserved:,} targets do not count: they were not observed,"
+                " or their rows are only looked back at"
             )
         return found
 
