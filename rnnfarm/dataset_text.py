@@ -9,6 +9,7 @@ from typing import Any
 from rnnfarm.errors import printable
 
 SHOWN = 10  # names of columns, and files
+LABELS = 20
 
 
 def dataset_lines(
@@ -58,6 +59,8 @@ def _inline(column: Mapping[str, Any]) -> str:
             continue
         if key == "names":
             value = _listed(value)
+        elif key == "labels":
+            value = _listed([f"{id} {label}" for id, label in enumerate(value)], LABELS)
         elif key == "roles":
             value = ", ".join(f"{count:,} {role}" for role, count in Counter(value).items())
         elif isinstance(value, int) and not isinstance(value, bool):
@@ -66,9 +69,9 @@ def _inline(column: Mapping[str, Any]) -> str:
     return printable(", ".join(parts))
 
 
-def _listed(value: Any) -> str:
+def _listed(value: Any, shown: int = SHOWN) -> str:
     """A value, or the first items of a long list."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return str(value)
-    more = f" and {len(value) - SHOWN:,} more" if len(value) > SHOWN else ""
-    return "[" + ", ".join(map(str, value[:SHOWN])) + "]" + more
+    more = f" and {len(value) - shown:,} more" if len(value) > shown else ""
+    return "[" + ", ".join(map(str, value[:shown])) + "]" + more

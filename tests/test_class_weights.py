@@ -161,7 +161,7 @@ def test_a_run_with_weights_keeps_them_and_can_be_resumed_and_measured(tmp_path:
         ([1.0, 2.0], "model.loss.weights: has 2 numbers, and the target has 3 classes"),
         (
             "even",
-            "should be a list with a number for each class, by which its targets count in training",
+            "should be a list with a number for each class, none below 0, by which",
         ),
         ([1.0, -2.0, 1.0], "model.loss.weights"),
         ([], "model.loss.weights: has 0 numbers"),

@@ -481,7 +481,11 @@ def test_wrong_times(tmp_path, stamps, settings, error, what):
 def test_wrong_times_of_parquet(tmp_path):
     day = np.datetime64("2024-01-01", "us")
     for times, what in (
-        ([1, 2], "column 'when' holds numbers .1 to 2., not dates or times"),
+        (
+            [1, 2],
+            "column 'when' holds numbers .1 to 2., not dates or times; set time_unit = 's' wh",
+        ),
+        ([45000, 45001], "where they are the days that Excel counts"),
         ([day, None], "row 2: column 'when' has no value"),
         ([day + 1, day], "row 2: column 'when' .* is before the row before"),
     ):
@@ -846,3 +850,14 @@ def test_a_target_for_each_of_many_arrays(tmp_path: Path, name: str, classes: in
     assert dataset.columns["target"].own
     assert dataset.split("train").own("target", 5).tolist() == arrays[name][1:2].tolist()
     assert dataset.split("valid").own("target", 5).tolist() == arrays[name][19:].tolist()
+
+
+def test_a_counter_is_a_time_in_seconds(tmp_path):
+    """As the message on numbers says."""
+    (tmp_path / "t.csv").write_text("cycle,x\n" + "".join(f"{i},{i / 4}\n" for i in range(8)))
+    with pytest.raises(JobError, match="set time_unit = 's' where they only count, as 0, 1, 2"):
+        build(CSV(files=["t.csv"], time="cycle", valid=0), tmp_path)
+    dataset = build(CSV(files=["t.csv"], time="cycle", time_unit="s", valid=0), tmp_path)
+    np.testing.assert_array_equal(
+        dataset.split("train").read("values", 0, 8)[:, 0], np.arange(8) / 4
+    )

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rnnfarm.cli import cli
-from rnnfarm.data import Column, DatasetWriter, Reader, Sequence
+from rnnfarm.data import Column, DatasetWriter, Reader, Sequence, open_dataset
 
 
 def call(*words: str | Path) -> Result:
@@ -98,3 +98,27 @@ def test_a_name_does_not_reach_the_terminal_as_it_is(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "d", columns) as writer:
         writer.append("train", {"values": np.zeros((2, 1))})
     assert "\x1b" not in call("data", "info", tmp_path / "d").stdout
+
+
+def test_labels_are_shown_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i % 24},{i}.5\n" for i in range(48))
+    (tmp_path / "t.csv").write_text("who,what,x\n" + rows)
+    settings = ["--set", "group=who", "--set", "label=what", "--set", 'values=["x"]']
+    call("data", "build", "csv", tmp_path / "d", tmp_path / "t.csv", *settings)
+    lines = call("data", "info", tmp_path / "d").stdout.splitlines()
+    (label,) = [line for line in lines if line.startswith("  label: kind")]
+    names = open_dataset(tmp_path / "d").vocabulary("label").entries  # type: ignore[union-attr]
+    assert names is not None
+    shown = ", ".join(f"{id} {name}" for id, name in enumerate(names[:20]))
+    assert f"labels [{shown}] and 4 more" in label
+    columns = json.loads(call("data", "info", tmp_path / "d", "--json").stdout)["columns"]
+    assert columns["label"]["labels"] == names
+    assert columns["values"]["labels"] is None
+
+
+def test_a_vocabulary_of_text_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("yes it is\nno it is not\n" * 20)
+    call("data", "build", "labelled_text", tmp_path / "d", tmp_path / "t.txt")
+    columns = json.loads(call("data", "info", tmp_path / "d", "--json").stdout)["columns"]
+    assert columns["label"]["labels"] == ["no", "yes"]
+    assert columns["tokens"]["labels"] is None

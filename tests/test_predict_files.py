@@ -13,7 +13,7 @@ from data_tools import sentence_of
 from training_tools import REGISTRY
 
 from rnnfarm.data.dataset import open_dataset
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError, JobError, RnnfarmError
 from rnnfarm.job import read_job
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.predict import predict
@@ -298,3 +298,16 @@ def test_several_files_by_a_pattern(tmp_path: Path) -> None:
     assert not any("file" in row for row in alone)
     with pytest.raises(JobError, match="is a folder; name a file, or several by a pattern"):
         rows(run, input=tmp_path / "new")
+
+
+def test_messages_name_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "all.csv").write_text(HEAD + "".join(table()))
+    run = trained(tmp_path, {}, {"reader": "csv", "files": ["all.csv"], "valid": 0.3}, loss="mse")
+    for text, wanted in {
+        "a\n1\n2\n": "standard input: has no column 'b'",
+        "a,b\n1,2\n1,two\n": "standard input, line 3: column 'b' is no finite number",
+    }.items():
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        with pytest.raises(RnnfarmError) as error:
+            rows(run, input=Path("-"))
+        assert str(error.value).startswith(wanted)

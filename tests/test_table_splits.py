@@ -234,6 +234,8 @@ def test_a_part_that_got_nothing_is_said(tmp_path: Path, valid: float) -> None:
         ({"valid_groups": ["c"]}, r"'valid_groups': there is no group 'c'; "),
         ({"valid_groups": ["a"], "group": None}, "name the column in 'group'"),
         ({"lookback": 2, "split": "group"}, "'lookback': with split = 'group' no sequence"),
+        ({"lookback": 2, "valid_groups": ["a"]}, "'lookback': the parts are whole groups"),
+        ({"valid_groups": ["a"], "test_groups": ["b", "a"]}, "'test_groups': both name 'a'"),
     ],
 )
 def test_wrong_splits(tmp_path: Path, settings: dict[str, Any], what: str) -> None:

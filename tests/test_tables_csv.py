@@ -144,7 +144,7 @@ def test_columns_that_are_left_out_are_named(tmp_path: Path) -> None:
     assert list(dataset.provenance.learned["left_out"]) == ["", "hole", "city", "day", "weight"]
     named = build(tmp_path, text, "named", values=["weight"])
     assert values(named) == [[5], [6], [7], [8]]
-    assert "'values' does not name it" in notes(named)
+    assert "are left out: 'values' does not name them" in notes(named)
 
 
 def test_a_unit_is_the_same_in_all_rows(tmp_path: Path) -> None:
@@ -369,3 +369,18 @@ def test_the_settings_that_are_offered_read_the_file(tmp_path: Path) -> None:
     text = 'v,w\n"5,548",1.702\n"2,980",2.965\n'
     assert "set thousands = ',' or decimal = ','" in str(refused(tmp_path, text))
     assert values(build(tmp_path, text, thousands=","))[1] == np.float32([2980, 2.965]).tolist()
+
+
+def test_what_is_said_of_several_columns_that_are_left_out(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i},{i},{'ab'[i % 2]},{'ab'[i % 2]},,\n" for i in range(8))
+    text = "x,load,valve,shop,city,p,q\n" + rows
+    said = notes(build(tmp_path, text, "a", values=["x"]))
+    wanted = "columns 'load', 'valve', 'shop', 'city', 'p', 'q' are left out:"
+    assert f"{wanted} 'values' does not name them" in said
+    said = notes(build(tmp_path, text, "b"))
+    assert "columns 'p', 'q' are left out: they have no value in any row" in said
+    assert (
+        "columns 'shop', 'city' are left out: they hold text ('a'); name them in 'categories' to"
+        " read them, in 'group' where"
+    ) in said
+    assert "in 'label' where" in said

@@ -186,7 +186,18 @@ def test_a_hash_splits_lines_and_keeps_equal_texts_together(tmp_path):
     [
         ("1 fine\n1\n", {}, DataError, "a.txt, line 2: has no space between a label and a text"),
         ("1 fine\n", {"separator": "tab"}, DataError, "a.txt, line 1: has no tab between"),
-        ("1\tfine\n\t x\n", {"separator": "tab"}, DataError, "a.txt, line 2: has no tab"),
+        (
+            "1\tfine\n\t x\n",
+            {"separator": "tab"},
+            DataError,
+            "a.txt, line 2: has a tab, and no label",
+        ),
+        (
+            "1\tfine\n1\t\n",
+            {"separator": "tab"},
+            DataError,
+            "line 2: has a tab, and no text beside",
+        ),
         ("\n\n", {}, DataError, "no file holds a line"),
         ("1 fine\n", {"files": ["b.txt"]}, JobError, "b.txt in setting 'files' matches no file"),
         (

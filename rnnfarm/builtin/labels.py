@@ -208,6 +208,9 @@ class LabelledText(SplitReader):
                 self._blank += 1
 
     def _no_label(self, path: Path, number: int, line: str) -> str:
+        if self.separator == "tab" and "\t" in line:
+            lacks = "text" if self._parts(line)[0] else "label"
+            return f"{path}, line {number}: has a tab, and no {lacks} beside it; correct the line"
         what = "tab" if self.separator == "tab" else "space"
         fix = "correct the line, or the setting 'separator'"
         if self.separator == "tab" and "," in line:

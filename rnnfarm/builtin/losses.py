@@ -51,9 +51,10 @@ class CrossEntropy(Loss):
         al. 2016, section 7): (1 - ε) · loss of the target + ε · mean of the losses of all classes.
         Evaluation does without it, so that a perplexity is one.
     ignore: a target that does not count.
-    weights: a list with a number for each class, by which its targets count in training, or
-        "balanced": (targets of all classes) / (number of classes · targets of the class), as they
-        are in the training part.
+    weights: a list with a number for each class, none below 0, by which its targets count in
+        training, or "balanced": (targets of all classes) / (number of classes · targets of the
+        class), as they are in the training part. Classes are in the order in which
+        `rnnfarm data info` shows them.
 
     The mean is divided by the sum of the weights of its targets, as PyTorch's is. Evaluation counts
     all targets alike.

@@ -166,7 +166,10 @@ def _reason(survey: ColumnSurvey, form: NumberFormat) -> str:
     elif any(_mostly(survey.numbers(other), survey) for other in FORMATS if form != other):
         reason += ", which is no number as the other columns write them"
     elif 1 < len(survey.texts) <= min(SUGGESTED, survey.present // 2):
-        reason += "; name it in 'categories' to read it"
+        reason += (
+            "; name it in 'categories' to read it, in 'group' where it says which sequence a row"
+            " is of, or in 'label' where it is what a model should tell"
+        )
     return reason
 
 

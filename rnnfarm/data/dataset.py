@@ -21,7 +21,7 @@ from rnnfarm.data.manifest import (
 from rnnfarm.data.place import Place
 from rnnfarm.data.shards import verify_shard
 from rnnfarm.data.split import Split
-from rnnfarm.data.vocabulary import Vocabulary
+from rnnfarm.data.vocabulary import Vocabulary, labels_of
 from rnnfarm.errors import DataError, JobError, suggestion
 from rnnfarm.strict_json import to_json
 
@@ -94,6 +94,7 @@ class Dataset:
                 "unit": getattr(self.manifest.vocabularies.get(name), "unit", None),
                 "names": column.names,
                 "roles": column.roles,
+                "labels": labels_of(self.manifest.vocabularies.get(name)),
             }
             for name, column in self.columns.items()
         }

@@ -99,6 +99,16 @@ class Splits:
         whole = self.split != "tail"
         if self.dates and whole:
             raise JobError(f"setting 'split': dates cut sequences, and '{self.split}' does not")
+        if both := [name for name in self.valid_groups if name in self.test_groups]:
+            raise JobError(
+                f"settings 'valid_groups' and 'test_groups': both name '{both[0]}'; leave it out of"
+                " one"
+            )
+        if self.lookback and (self.valid_groups or self.test_groups) and not self.cut_into:
+            raise JobError(
+                "setting 'lookback': the parts are whole groups, so that no sequence is in two;"
+                " leave the setting out"
+            )
         if self.lookback and whole:
             raise JobError(
                 f"setting 'lookback': with split = '{self.split}' no sequence is in two parts"

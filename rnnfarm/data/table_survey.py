@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from rnnfarm.data.table_cells import TableCells
 
 PANDAS_INDEX = "__index_level_"
+_PLURALS = {
+    "^it has": "they have", "^it holds": "they hold", "^it is": "they are", "^its": "their",
+    "name it": "name them", "read it": "read them",
+}  # fmt: skip
 _SHOWN = 20  # names that a note lists
 
 
@@ -79,12 +84,9 @@ class TableSurvey:
         notes = [f"values: {_listed(self.values)}"] if self.values else []
         for reason in dict.fromkeys(self.left_out.values()):
             names = [name for name, why in self.left_out.items() if why == reason]
-            named = (
-                f"column {_quoted(names)} is"
-                if len(names) == 1
-                else f"columns {_quoted(names)} are"
-            )
-            notes.append(f"{named} left out: {reason}")
+            one = len(names) == 1
+            named = f"column {_quoted(names)} is" if one else f"columns {_quoted(names)} are"
+            notes.append(f"{named} left out: {reason if one else _of_several(reason)}")
         truths = [name for name, rule in self.rules.items() if rule.kind == "truth"]
         if truths:
             notes.append(f"true and yes are read as 1, false and no as 0: {_listed(truths)}")
@@ -236,6 +238,13 @@ def _naming(table: TableCells) -> Iterator[None]:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _of_several(reason: str) -> str:
+    """Return why a column is left out, as it is said of several."""
+    for one, several in _PLURALS.items():
+        reason = re.sub(rf"\b{one}\b", several, reason)
+    return reason
 
 
 def _quoted(names: list[str]) -> str:

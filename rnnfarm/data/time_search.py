@@ -20,6 +20,8 @@ EPOCH = "epoch"
 #: The largest number of each unit that counts from 1970: the years 1973 to 5138.
 LEAST, UNITS = 1e8, {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": 1e20}
 
+EXCEL = 25569, 73050  # the days from 1970 to 2099, as Excel counts them
+
 
 class TimeSearch:
     """Looks at the cells of a time column, block by block, and says by what rule to read them."""
@@ -99,7 +101,18 @@ class TimeSearch:
         if self._low < LEAST or not fitting or self._low < UNITS[fitting[0]] / 1000:
             raise JobError(
                 f"column '{name}' holds numbers ({self._low:.15g} to {self._high:.15g}), not dates"
-                " or times; name another in 'time', or say in 'time_unit' what they count since"
-                " 1970 (s, ms, us, ns)"
+                f" or times; {self._fix()}"
             )
         return fitting[0]
+
+    def _fix(self) -> str:
+        """What to do about numbers whose unit cannot be told."""
+        if EXCEL[0] <= self._low and self._high <= EXCEL[1]:
+            return (
+                "where they are the days that Excel counts (45000 is 2023-03-15), write them as"
+                " dates; else set time_unit = 's' where they only count"
+            )
+        return (
+            "set time_unit = 's' where they only count, as 0, 1, 2, …; or name another in 'time',"
+            " or say in 'time_unit' what they count since 1970 (s, ms, us, ns)"
+        )

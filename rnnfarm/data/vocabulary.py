@@ -15,8 +15,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from rnnfarm.data.manifest import VocabularyInfo
+
 UNKNOWN = "<unk>"
 NEWLINE = "\n"
+
+
+def labels_of(vocabulary: VocabularyInfo | None) -> list[str] | None:
+    """Return the labels of a column of classes by their ids, None for one of a text, whose
+    vocabulary has `<unk>`, a line end, or no words."""
+    if vocabulary is None or vocabulary.unit != "word" or vocabulary.entries is None:
+        return None
+    text = {UNKNOWN, NEWLINE} & set(vocabulary.entries)
+    return None if text else vocabulary.entries
 
 
 class Vocabulary:

@@ -25,7 +25,7 @@ from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.split import Split
 from rnnfarm.data.window import NEXT, OBSERVED
 from rnnfarm.data.writer import DatasetWriter
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError, JobError, RnnfarmError
 from rnnfarm.plugins import Registry
 from rnnfarm.training.run import OpenRun
 from rnnfarm.training.run_reader import run_reader, settings_fixed
@@ -39,6 +39,8 @@ from rnnfarm.training.setup import (
 )
 
 log = logging.getLogger("rnnfarm")
+
+STDIN, COPY = "standard input", "standard-input"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Source:
         columns = _columns_read(self.opened, self.measured)
         with DatasetWriter(str(place), columns, origins=True) as writer:
             for number, file in enumerate(self.files):
-                for piece in _pieces_of_file(self, file, columns, folder):
+                pieces = _pieces_of_file(self, file, columns, folder)
+                for piece in _naming(file, folder, pieces):
                     named = {n: piece.columns[n] for n in _columns_of(piece, columns)}
                     origin = piece.origin._replace(file=number)
                     writer.append("input", named, piece.continues, origin)
@@ -121,7 +124,7 @@ def _pieces_of_file(
     opened = source.opened
     model = opened.model
     labelled = source.measured and model.target != NEXT
-    given, path = path, local_file(path, folder)
+    path = local_file(path, folder)
     if model.column.kind == "values" and path.suffix in (".npy", ".npz"):
         array = Sequence("input", {model.input: _read_values(opened, path)})
         _check_piece(path, array, columns, None)
@@ -142,14 +145,29 @@ def _pieces_of_file(
     some, ends = False, UnobservedEnds()
     for piece in pieces:
         some = True
-        _check_piece(given, piece, columns, reader)
+        _check_piece(path, piece, columns, reader)
         ends.add(piece)
         yield piece
     if not some:
         raise JobError(f"{path}: the file holds nothing to answer; give at least one step")
     forecast = opened.job.data.mode == "forecast" and not source.measured
     for note in [*([] if reader is None else reader.notes()), *(ends.notes() if forecast else [])]:
-        log.warning("%s: %s", path, note)
+        log.warning("%s", _shown(f"{path}: {note}", folder))
+
+
+def _naming(path: Path, folder: Path, pieces: Iterator[Sequence]) -> Iterator[Sequence]:
+    """Give the pieces of a file; errors name standard input, not the copy of it."""
+    try:
+        yield from pieces
+    except RnnfarmError as error:
+        if str(path) != "-":
+            raise
+        raise type(error)(_shown(str(error), folder)) from None
+
+
+def _shown(text: str, folder: Path) -> str:
+    """Return a message in which the copy of standard input is called what it is of."""
+    return text.replace(str((folder / COPY).absolute()), STDIN)
 
 
 def _pieces_by(reader: Reader, source: Source, path: Path) -> Iterator[Sequence]:
@@ -169,7 +187,7 @@ def local_file(path: Path, folder: Path) -> Path:
     Raises JobError where there is none.
     """
     if str(path) == "-":
-        path = folder / "standard-input"
+        path = folder / COPY
         path.write_bytes(sys.stdin.buffer.read())
     elif not path.is_file():
         if path.is_dir():
