@@ -34,6 +34,7 @@ class TimeSearch:
         self._low, self._high = np.inf, 0.0
         self._kind: pa.DataType | None = None
         self._with_offset: bool | None = None
+        self._numeric = True  # whether all cells are numbers
 
     def see(self, column: pa.Array) -> None:
         """Look at the next rows; cells without a value say nothing."""
@@ -47,6 +48,8 @@ class TimeSearch:
         cells = cells.filter(pc.not_equal(cells, ""))
         if len(cells) and self._sample is None:
             self._sample = cells[0].as_py()
+        if self._numeric:
+            self._numeric = bool(np.isfinite(self._magnitude(cells)).all())
         for form in [*self._open] if len(cells) else []:
             wrong = self._wrong(form, cells)
             if wrong.any():
@@ -80,6 +83,8 @@ class TimeSearch:
         if self._kind is None or is_stamp(self._kind):
             return TimeRule(zone=zone)
         if not is_text(self._kind) and [*self._open] not in (["%Y%m%d"], ["%Y"], [ISO, "%Y%m%d"]):
+            return TimeRule(unit=self._unit(name), zone=zone)
+        if not self._open and self._numeric:
             return TimeRule(unit=self._unit(name), zone=zone)
         forms = [*self._open] or [max(self._reached, key=lambda form: self._reached[form])]
         if self._sample is None or ISO in forms:
