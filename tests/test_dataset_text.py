@@ -118,7 +118,7 @@ def test_labels_are_shown_in_the_order_of_their_ids(tmp_path: Path) -> None:
 
 def test_a_vocabulary_of_text_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text(
-        "".join(f"{'yes no'.split()[i % 2]} it is {i}\n" for i in range(40))
+        "".join(f"{['yes', 'no'][i % 2]} it is {i}\n" for i in range(40))
     )
     call("data", "build", "labelled-text", tmp_path / "d", tmp_path / "t.txt")
     columns = json.loads(call("data", "info", tmp_path / "d", "--json").stdout)["columns"]
