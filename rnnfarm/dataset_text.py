@@ -57,7 +57,7 @@ def _inline(column: Mapping[str, Any]) -> str:
     for key, value in column.items():
         if value is None:
             continue
-        if key == "names":
+        if key in ("names", "counts_for"):
             value = _listed(value)
         elif key == "labels":
             value = _listed([f"{id} {label}" for id, label in enumerate(value)], LABELS)

@@ -549,8 +549,8 @@ def test_missing_cells_are_masked(tmp_path, kind, target, length):
             roles=["value", "value", "observed", "observed"],
         ),
         "target": named(*(target or "xy")),
-        "observed": Column.tokens(2),
-    }
+        "observed": Column.flags(["target"] if target else None),
+    } | ({"values:observed": Column.flags(["values"])} if target else {})
     picked = [2, 0] if target else [0, 1]
     for group in range(groups):
         filled, there = gaps(cells[names == group])
@@ -558,7 +558,7 @@ def test_missing_cells_are_masked(tmp_path, kind, target, length):
             "values": np.concatenate([filled[:, :2], there[:, :2]], axis=1),
             "target": filled[:, picked],
             "observed": there[:, picked].all(axis=1),
-        }
+        } | ({"values:observed": there[:, :2].all(axis=1)} if target else {})
         for column, rows in wanted.items():
             parts = [read(dataset, split, column)[group] for split in ("train", "valid")]
             np.testing.assert_array_equal(np.concatenate(parts), rows)

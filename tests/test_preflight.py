@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_tools import sentence_of
+from table_tools import build, table
 from test_loop import gaps_job, write_gaps
 from training_tools import REGISTRY, entries, make_job, token_job, value_job, write_tokens
 
@@ -79,6 +81,48 @@ def test_schedules_that_do_not_end_with_the_run_go_on(
 
 
 # -- targets ---------------------------------------------------------------------------------------
+
+
+HOURLY = table("when,x,y", ((f"2026-01-01 {h:02}:00", h, h % 5 or None) for h in range(24)))
+CALENDAR = {"time": "when", "calendar": ["hour"]}
+NEXT_IS_MORE = (
+    "data.target: 'next' learns, and is measured by, all of the next step, which holds {} besides "
+    "what was measured; set data.mode = 'forecast' to learn that alone"
+)
+COPIES = (
+    "data.target: 'target' is of the same step as the input, which holds {} too, so that a model "
+    "learns to copy; leave data.target out to learn the next step, set data.mode = 'forecast', or "
+    "build the data with other columns in 'values'"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "data", "said"),
+    [
+        ({}, {}, NEXT_IS_MORE.format("'x:observed', 'y:observed'")),
+        (CALENDAR, {"mode": "examples"},
+         NEXT_IS_MORE.format("'hour:sin', 'hour:cos', 'x:observed' and 1 more")),
+        ({}, {"target": "target"}, COPIES.format("'x', 'y'")),
+        ({"values": ["x", "y"], "target": ["y"]}, {"target": "target"}, COPIES.format("'y'")),
+        ({"values": ["x"], "target": ["y"]}, {"target": "target"}, None),
+        ({}, {"mode": "forecast", "horizon": 1}, None),
+    ],
+)  # fmt: skip
+def test_targets_that_are_hardly_meant_are_said(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, Any],
+    data: dict[str, Any],
+    said: str | None,
+) -> None:
+    made = build(tmp_path, HOURLY, missing="mask", **{"time": "when"} | settings)
+    raw = value_job(made.path, data=data, batch=1, window=4, steps=1)
+    if data.get("mode") == "forecast":
+        raw["model"]["pool"] = "last"
+    with caplog.at_level(logging.WARNING, "rnnfarm"):
+        run_of(raw, tmp_path / "run")
+    targets = [r.getMessage() for r in caplog.records if r.getMessage().startswith("data.target")]
+    assert targets == ([] if said is None else [said])
 
 
 @pytest.mark.parametrize(("gone", "what"), [("train", "learned"), ("valid", "measured")])

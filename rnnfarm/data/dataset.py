@@ -95,6 +95,7 @@ class Dataset:
                 "names": column.names,
                 "roles": column.roles,
                 "labels": labels_of(self.manifest.vocabularies.get(name)),
+                "counts_for": column.counts_for,
             }
             for name, column in self.columns.items()
         }

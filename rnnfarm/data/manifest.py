@@ -44,6 +44,9 @@ class Column:
     `value` that was measured, a `calendar` feature, or `observed`, which is 1 where a value has
     been measured and 0 where it was filled in. The values that have such a flag come in the order
     of the flags.
+
+    `counts_for` is of a column of flags (see `is_flag`): the columns which, as targets, count at
+    the steps where the flag is 1.
     """
 
     kind: Literal["tokens", "values"]
@@ -53,6 +56,7 @@ class Column:
     own: bool = False
     names: list[str] | None = None
     roles: list[Role] | None = None
+    counts_for: list[str] | None = None
 
     @classmethod
     def tokens(cls, vocabulary: int, own: bool = False) -> Column:
@@ -71,6 +75,16 @@ class Column:
     ) -> Column:
         """A column of `width` float32 figures a step."""
         return cls("values", "float32", width, None, own, names, roles)
+
+    @classmethod
+    def flags(cls, counts_for: list[str] | None = None) -> Column:
+        """A column of tokens 0 and 1, which says where these columns count as targets."""
+        return cls("tokens", "uint8", 1, 2, counts_for=counts_for)
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it has a token, 0 or 1, for every step."""
+        return self == Column.flags(self.counts_for)
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -188,7 +202,7 @@ class Manifest:
         """The text of `dataset.json`; fields that say nothing are left out."""
         data = _adapter().dump_python(self)  # many times faster than asdict
         for column in data["columns"].values():
-            for key in ("own", "names", "roles"):
+            for key in ("own", "names", "roles", "counts_for"):
                 if not column[key]:
                     del column[key]
         for split in data["splits"].values():

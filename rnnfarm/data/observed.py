@@ -20,17 +20,32 @@ if TYPE_CHECKING:
 Flag = tuple[str, int]
 
 
+def counted_by(columns: Mapping[str, Column], target: str) -> str | None:
+    """Return the column of flags that says at which steps a column counts as a target.
+
+    That is the one which names it in ``counts_for``, else ``observed`` where that names no columns
+    and so speaks of all of them. None where the target counts at every step.
+    """
+    if columns[target].own:
+        return None
+    flags = {name: column.counts_for for name, column in columns.items() if column.is_flag}
+    named = (name for name, spoken_of in flags.items() if target in (spoken_of or ()))
+    every = OBSERVED if OBSERVED in flags and flags[OBSERVED] is None else None
+    return next(named, every)
+
+
 class Observed:
     """Tells of every value of a column whether it was measured.
 
     A value's flag says so (see ``Column.roles``), in whatever column of the dataset it is. Of a
-    target's value without a flag the column ``observed`` does, which speaks of all values of a step
-    at once. Any other value was measured.
+    target's value without a flag the column of ``counted_by`` does, which speaks of all values of a
+    step at once. Any other value was measured.
     """
 
     def __init__(self, columns: Mapping[str, Column], name: str, is_target: bool) -> None:
         column, known = columns[name], _flags(columns)
-        by_step: Flag | None = (OBSERVED, 0) if is_target and OBSERVED in columns else None
+        steps = counted_by(columns, name) if is_target else None
+        by_step: Flag | None = None if steps is None else (steps, 0)
         names = column.names or [""] * column.width
         roles = column.roles or ["value"] * column.width
         self._flags = [
@@ -65,7 +80,8 @@ class UnobservedEnds:
     have added to be foretold.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flag: str | None) -> None:
+        self._flag = flag  # the column of flags that speaks of the target
         self._names: list[str] = []
         self._rows: list[int] = []
 
@@ -74,9 +90,9 @@ class UnobservedEnds:
         if not piece.continues:
             self._names.append(piece.origin.name)
             self._rows.append(0)
-        if OBSERVED in piece.columns:
-            seen = np.flatnonzero(piece.columns[OBSERVED])
-            size = len(piece.columns[OBSERVED])
+        if self._flag is not None and self._flag in piece.columns:
+            seen = np.flatnonzero(piece.columns[self._flag])
+            size = len(piece.columns[self._flag])
             self._rows[-1] = size - 1 - int(seen[-1]) if seen.size else self._rows[-1] + size
 
     def notes(self) -> list[str]:

@@ -60,9 +60,10 @@ class TableCells(Reader):
     missing: what becomes of a cell without a value. With "error" it is refused. With "mask" it gets
     the last value of its column in the sequence, 0 before the first one. Then each value in
     `values` has a further one, after all others, in the same order: 1 where its cell has a
-    value, and 0 where not. And the dataset has the column `observed`: 1 where all cells of the
-    step's target have a value (those of `target`, or of `values` where `target` names no columns),
-    and 0 where not.
+    value, and 0 where not. And the dataset has the column `observed`: 1 where the step has a
+    target, which is a label with `label_per = "row"`, else a value in all columns of `target`, or
+    of `values` where `target` names no columns; and 0 where not. Where other columns of the dataset
+    have their targets at other steps, `target:observed` and `values:observed` say so of them.
     """
 
     files: list[FilePattern]

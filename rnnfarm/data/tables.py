@@ -52,8 +52,8 @@ class TableReader(TablePlan):
     _lacking: Mapping[str, str] = {}  # which columns that settings name a predicted file has not
 
     def columns(self) -> dict[str, Column]:
-        """`values`; `target` and `label` where there are any; and `observed` where cells may be
-        missing, or rows are looked back at."""
+        """`values`; `target` and `label` where there are any; and, where cells may be missing or
+        rows are looked back at, `observed` and what else says which of their rows count."""
         if self.calendar and self.time is None:
             raise JobError("setting 'calendar': name the column of dates or times in 'time' too")
         self._check_plan()
@@ -73,16 +73,45 @@ class TableReader(TablePlan):
             if not self._labels.size:
                 raise DataError(f"column '{self.label}' holds no label; name another in 'label'")
             columns[LABEL] = Column.tokens(self._labels.size, own=self.label_per == "sequence")
-        if masked or self.lookback:
-            columns[OBSERVED] = Column.tokens(2)
+        flags = self._flags()
+        for name, spoken_of in flags.items():
+            columns[name] = Column.flags(spoken_of if len(flags) > 1 else None)
         return columns
 
     def lacks(self, column: str) -> str | None:
         """Return which column of the file that `inputs` read the target or the label is."""
         of_label = self.label is not None and self.label_per == "row"
-        setting = ("label" if of_label else "target") if column == OBSERVED else column
+        first = "label" if of_label else "target"
+        setting = first if column == OBSERVED else column.removesuffix(f":{OBSERVED}")
         name = self._lacking.get(setting)
         return None if name is None else f"has no column '{name}' (setting '{setting}')"
+
+    def _target_cells(self) -> dict[str, list[str]]:
+        """Return, for each column with a target for every row, what that is made of."""
+        found: dict[str, list[str]] = {}
+        if self.label is not None and self.label_per == "row":
+            found[LABEL] = [self.label]
+        if self._target and self.target_per == "row":
+            found[TARGET] = self._target
+        return found | {VALUES: self._values}
+
+    def _flags(self) -> dict[str, list[str]]:
+        """Return the columns of flags, each with the columns whose targets count where it is 1.
+
+        The first is `observed`; a column that counts at other rows has a further one. A file that
+        is read for a run has one for each column: it may lack some of those that the data had.
+        """
+        cells = self._target_cells()
+        if self._recalls:
+            flags = {OBSERVED: list(cells)} | {f"{name}:{OBSERVED}": [name] for name in cells}
+            return {flag: names for flag, names in flags.items() if not self.lacks(flag)}
+        if self.missing != "mask":
+            return {OBSERVED: list(cells)} if self.lookback else {}
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name, made_of in cells.items():
+            alike.setdefault(tuple(sorted(made_of)), []).append(name)
+        first, *others = alike.values()
+        return {OBSERVED: first} | {f"{names[0]}:{OBSERVED}": names for names in others}
 
     def vocabularies(self) -> dict[str, Vocabulary]:
         """The labels, where there are any."""
@@ -113,8 +142,9 @@ class TableReader(TablePlan):
                 for split, part, continues, context in cut_parts(parts, position, len_of(rows)):
                     piece = take(rows, part)
                     if self.lookback:
-                        piece[OBSERVED] = piece[OBSERVED].copy()
-                        piece[OBSERVED][:context] = 0
+                        for flag in self._flags():
+                            piece[flag] = piece[flag].copy()
+                            piece[flag][:context] = 0
                     if not continues:
                         piece |= self._own(found)
                     number = int(run.rows["number"][part.start])
@@ -189,8 +219,6 @@ class TableReader(TablePlan):
             there = ~np.isnan(cells)
             cells = gaps.fill(cells, there)
         values = [names.index(name) for name in self._values]
-        of_row = self._target if self.target_per == "row" else self._numeric_values
-        target = [names.index(name) for name in of_row]
         parts = [cells[:, values]]
         if self.calendar:
             local = run.rows["local"].view("datetime64[us]")
@@ -198,18 +226,20 @@ class TableReader(TablePlan):
         if there is not None:
             parts.append(there[:, values].astype(np.float32))
         rows: Block = {VALUES: np.concatenate(parts, axis=1)}
-        if target and self.target_per == "row":
-            rows[TARGET] = cells[:, target]
-        seen = np.ones(len(cells), np.bool_)
+        if self._target and self.target_per == "row":
+            rows[TARGET] = cells[:, [names.index(name) for name in self._target]]
+        labelled = np.ones(len(cells), np.bool_)
         if self.label is not None and self.label_per == "row":
             labels = np.append(self._label_ids, NO_LABEL)[run.rows["label"]]
-            seen = labels != NO_LABEL
-            if seen.all() or self.missing == "mask":
-                rows[LABEL] = np.where(seen, labels, 0)
-        elif there is not None:
-            seen = np.all(there[:, target], axis=1)
-        if (there is not None or self.lookback) and not self.lacks(OBSERVED):
-            rows[OBSERVED] = seen.astype(np.uint8)
+            labelled = labels != NO_LABEL
+            if labelled.all() or self.missing == "mask":
+                rows[LABEL] = np.where(labelled, labels, 0)
+        made_of = self._target_cells()
+        for flag, (column, *_) in self._flags().items():
+            seen = labelled
+            if column != LABEL and there is not None:
+                seen = np.all(there[:, [names.index(name) for name in made_of[column]]], axis=1)
+            rows[flag] = seen.astype(np.uint8)
         return rows
 
 

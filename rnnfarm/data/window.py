@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
-from rnnfarm.data.manifest import Column
 from rnnfarm.data.shards import REBUILD
 from rnnfarm.errors import DataError, JobError
 
@@ -18,12 +17,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rnnfarm.data.left_out import LeftOut
+    from rnnfarm.data.manifest import Column
     from rnnfarm.data.scale import Scale
     from rnnfarm.data.shards import Chunk
     from rnnfarm.data.split import Split
 
 NEXT = "next"
-#: The column that says where a table's target was there, see `data.tables`.
+#: The column that says where a table's target was there, see `data.observed.counted_by`.
 OBSERVED = "observed"
 #: The first entries of the vocabulary of what a decoder writes.
 BEGIN, END = 0, 1
@@ -106,7 +106,7 @@ class Windows(ABC):
                 f"{split.place.shown}: column '{input}' has no entry for every step, so it cannot"
                 " be the input; take another as data.input"
             )
-        if observed is not None and split.column(observed) != Column.tokens(2):
+        if observed is not None and not split.column(observed).is_flag:
             raise JobError(
                 f"{split.place.shown}: column '{observed}' is to say which steps were observed,"
                 " which is a token, 0 or 1, for every step; give it another name"

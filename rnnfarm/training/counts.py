@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from rnnfarm.data.examples import Goal
-from rnnfarm.data.manifest import Column
+from rnnfarm.data.observed import counted_by
 from rnnfarm.data.split import Split
-from rnnfarm.data.window import END, OBSERVED
+from rnnfarm.data.window import END
 
 
 def target_counts(part: Split, column: str, *, ahead: bool, goal: Goal) -> Any:
@@ -21,7 +21,7 @@ def target_counts(part: Split, column: str, *, ahead: bool, goal: Goal) -> Any:
     an own column is learned; a decoder writes an END besides.
     """
     described = part.column(column)
-    observed = OBSERVED if part.columns.get(OBSERVED) == Column.tokens(2) else None
+    observed = counted_by(part.columns, column)
     counts = np.zeros(described.vocabulary or 0, np.int64)
     for chunk in part.chunks(0, part.steps):
         if described.own:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from rnnfarm.data.left_out import Place
+from rnnfarm.data.observed import counted_by
 from rnnfarm.data.split import Split
-from rnnfarm.data.window import NEXT, OBSERVED
+from rnnfarm.data.window import NEXT
 from rnnfarm.training.answers import Answer
 from rnnfarm.training.names import class_names
 from rnnfarm.training.source import Source
@@ -130,7 +131,8 @@ class Describer:
         if ahead and (high > part.steps or part.starts(high - 1, high).size):
             high -= 1  # what comes after the last step of a sequence is another one
         found: list[Any] = part.read(self.target, low, high).tolist()
-        if OBSERVED in part.columns:
-            seen = part.read(OBSERVED, low, high).tolist()
+        observed = counted_by(part.columns, self.target)
+        if observed is not None:
+            seen = part.read(observed, low, high).tolist()
             found = [value if there else None for value, there in zip(found, seen, strict=True)]
         return found + [None] * (steps - len(found))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rnnfarm.data.dataset import Dataset
+from rnnfarm.data.manifest import Column, Role
 from rnnfarm.data.window import NEXT, OBSERVED, Windows
 from rnnfarm.equations.parts import part_name
 from rnnfarm.errors import JobError
@@ -21,6 +22,7 @@ from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model
 
 log = logging.getLogger("rnnfarm")
+SHOWN = 3  # values that a sentence names
 
 
 def check_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
@@ -114,7 +116,13 @@ def warn_of_target(job: Job, model: Model, dataset: Dataset) -> None:
     The input one step later, though a reader gave other columns and the job names no target; or a
     forecast of columns whose own past the model does not read.
     """
-    others = [name for name in dataset.columns if name not in (model.input, OBSERVED)]
+    others = [
+        name
+        for name, column in dataset.columns.items()
+        if name not in (model.input, OBSERVED)
+        and not column.counts_for
+        and len(_copied(name, model, dataset)) < column.width
+    ]
     built = dataset.provenance is not None
     if model.target == NEXT and job.data.target is None and built and others:
         log.warning(
@@ -134,6 +142,47 @@ def warn_of_target(job: Job, model: Model, dataset: Dataset) -> None:
                 ", ".join(f"'{name}'" for name in unread),
                 ", ".join(past),
             )
+    _warn_of_steps(job, model, dataset)
+
+
+def _warn_of_steps(job: Job, model: Model, dataset: Dataset) -> None:
+    """Say where a target at every step is more than was measured, or is in the input already."""
+    if job.data.mode == "forecast" or model.goal != "steps":
+        return
+    if model.target == NEXT:
+        roles = _roles(dataset.columns[model.input])
+        if more := [name for name, role in roles if role != "value"]:
+            log.warning(
+                "data.target: 'next' learns, and is measured by, all of the next step, which holds "
+                "%s besides what was measured; set data.mode = 'forecast' to learn that alone",
+                _listed(more),
+            )
+    elif copied := _copied(model.target, model, dataset):
+        log.warning(
+            "data.target: '%s' is of the same step as the input, which holds %s too, so that a "
+            "model learns to copy; leave data.target out to learn the next step, set data.mode = "
+            "'forecast', or build the data with other columns in 'values'",
+            model.target,
+            _listed(copied),
+        )
+
+
+def _copied(name: str, model: Model, dataset: Dataset) -> list[str]:
+    """Return the values of a column with an entry for every step that the input holds too."""
+    column, given = dataset.columns[name], dataset.columns[model.input]
+    measured = {value for value, role in _roles(given) if role == "value"}
+    return [] if column.own else [value for value, _ in _roles(column) if value in measured]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more
+
+
+def _roles(column: Column) -> list[tuple[str, Role]]:
+    """Return the names of a column's values and their roles; none where they have no names."""
+    names = column.names or []
+    return list(zip(names, column.roles or ["value"] * len(names), strict=True))
 
 
 def check_countable(model: Model, windows: Windows, most: int = 0) -> None:

@@ -16,11 +16,12 @@ from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Examples, Goal
 from rnnfarm.data.forecasts import Forecasts
 from rnnfarm.data.manifest import Column
+from rnnfarm.data.observed import counted_by
 from rnnfarm.data.scale import Scale
 from rnnfarm.data.split import Split
 from rnnfarm.data.streams import Streams
 from rnnfarm.data.tables import TARGET
-from rnnfarm.data.window import NEXT, OBSERVED, Windows
+from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.equations.parts import Loss, part_name
 from rnnfarm.errors import JobError, suggestion
 from rnnfarm.job_inits import initial
@@ -178,7 +179,7 @@ def make_windows(job: Job, model: Model, dataset: Dataset, split: str) -> Window
     part, training = dataset.split(split), job.training
     if split != "train":
         return measured_windows(job, model, part)
-    common = reading_of(job, model) | _observed_in(part) | {"batch": training.batch}
+    common = reading_of(job, model) | _observed_in(part, model) | {"batch": training.batch}
     if job.data.mode == "forecast":
         return Forecasts(part, seed=training.seed, **forecast_of(job), **common)
     if job.data.mode == "streams":
@@ -205,7 +206,7 @@ def measured_windows(job: Job, model: Model, part: Split) -> Measured:
     sequences is given windows as long as the longest one.
     """
     batch = min(job.training.batch, part.sequences)
-    common = reading_of(job, model) | _observed_in(part) | {"batch": batch}
+    common = reading_of(job, model) | _observed_in(part, model) | {"batch": batch}
     drawn: dict[str, Any] = {"seed": job.training.seed, "shuffle": False}
     if job.data.mode == "forecast":
         common["batch"] = job.training.batch
@@ -237,9 +238,9 @@ def longest_sequence(part: Split) -> int:
     return int(np.diff(part.starts(), append=part.steps).max())
 
 
-def _observed_in(part: Split) -> dict[str, str | None]:
+def _observed_in(part: Split, model: Model) -> dict[str, str | None]:
     """Return the column that says which targets were observed, as ``Reading`` has it."""
-    return {"observed": OBSERVED if part.columns.get(OBSERVED) == Column.tokens(2) else None}
+    return {"observed": counted_by(part.columns, model.target_column)}
 
 
 def _goal(job: Job, loss: Loss, column: Column, target: str) -> Goal:

@@ -19,11 +19,11 @@ from rnnfarm.data.inputs import match_files
 from rnnfarm.data.lines import numbered_lines
 from rnnfarm.data.manifest import Column
 from rnnfarm.data.numpy_files import load_arrays
-from rnnfarm.data.observed import UnobservedEnds
+from rnnfarm.data.observed import UnobservedEnds, counted_by
 from rnnfarm.data.origin import Origin
 from rnnfarm.data.reader import Reader, Sequence
 from rnnfarm.data.split import Split
-from rnnfarm.data.window import NEXT, OBSERVED
+from rnnfarm.data.window import NEXT
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError, RnnfarmError
 from rnnfarm.plugins import Registry
@@ -112,8 +112,9 @@ def _columns_read(opened: OpenRun, measured: bool) -> dict[str, Column]:
     names = {model.input: None}
     if measured or opened.job.data.mode == "forecast":
         names[model.target_column] = None
-    if measured and OBSERVED in columns:
-        names[OBSERVED] = None
+    observed = counted_by(columns, model.target_column)
+    if measured and observed is not None:
+        names[observed] = None
     return {name: columns[name] for name in names}
 
 
@@ -142,7 +143,8 @@ def _pieces_of_file(
     else:
         reader.expect(columns)
         pieces = _pieces_by(reader, source, path.absolute())
-    some, ends = False, UnobservedEnds()
+    some = False
+    ends = UnobservedEnds(counted_by(opened.dataset.columns, model.target_column))
     for piece in pieces:
         some = True
         _check_piece(path, piece, columns, reader)

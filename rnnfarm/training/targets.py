@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Goal
-from rnnfarm.data.manifest import Column
+from rnnfarm.data.observed import counted_by
 from rnnfarm.data.shards import Chunk
 from rnnfarm.data.shown import show_sequence
 from rnnfarm.data.split import Split
-from rnnfarm.data.window import NEXT, OBSERVED
+from rnnfarm.data.window import NEXT
 from rnnfarm.equations.parts import part_name
 from rnnfarm.errors import DataError
 from rnnfarm.training.alignable import check_alignable
@@ -50,13 +50,12 @@ def check_targets(model: Model, part: Split, dataset: Dataset | None) -> None:
 
 
 def _refuse_first(part: Split, dataset: Dataset | None, column: str, wrong: Test, why: str) -> None:
-    own = part.columns[column].own
-    flagged = part.columns.get(OBSERVED) == Column.tokens(2) and not own
+    observed = counted_by(part.columns, column)
     number = start = 0  # of the last sequence that began
     for chunk, entries, begins in _parts(part, column):
         found = wrong(entries)
-        if flagged:
-            found &= chunk.columns[OBSERVED] != 0
+        if observed is not None:
+            found &= chunk.columns[observed] != 0
         if found.any():
             at = int(found.argmax())
             into = int(np.searchsorted(begins, at, side="right"))
