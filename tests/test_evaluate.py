@@ -104,6 +104,16 @@ def test_baselines_of_forecasts(tmp_path: Path) -> None:
     assert baseline["seasonal_mae"] == pytest.approx(np.mean(np.abs(season)), rel=1e-5)
 
 
+def test_rows_that_are_looked_back_at_are_known_to_the_baseline(tmp_path: Path) -> None:
+    """A season that repeats itself exactly is foretold without an error, from the first row on."""
+    write_csv(tmp_path / "t.csv", "y", [(value,) for value in [1.0, 5.0, 2.0] * 40])
+    build = {"reader": "csv", "files": ["t.csv"], "valid": 0.4, "lookback": 6}
+    run_of(tmp_path, {**FORECAST, "build": build}, {"pool": "last"})
+    baseline = evaluate_run(tmp_path / "run", REGISTRY)["baseline"]
+    assert baseline["seasonal_mse"] == 0
+    assert baseline["mse"] > 1
+
+
 def test_forecasts_say_what_they_are_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     series = groups(tmp_path, missing=False)
     build = {"reader": "csv", "files": ["t.csv"], "group": "shop", "valid": 0.4}

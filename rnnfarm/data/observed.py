@@ -39,13 +39,16 @@ class Observed:
 
     A value's flag says so (see ``Column.roles``), in whatever column of the dataset it is. Of a
     target's value without a flag the column of ``counted_by`` does, which speaks of all values of a
-    step at once. Any other value was measured.
+    step at once, where the dataset has values that were filled in or does not say. Any other value
+    was measured.
     """
 
     def __init__(self, columns: Mapping[str, Column], name: str, is_target: bool) -> None:
         column, known = columns[name], _flags(columns)
         steps = counted_by(columns, name) if is_target else None
-        by_step: Flag | None = None if steps is None else (steps, 0)
+        # Of a table without filled-in cells a flag says only which rows are looked back at.
+        filled = bool(known) or column.roles is None
+        by_step: Flag | None = (steps, 0) if steps is not None and filled else None
         names = column.names or [""] * column.width
         roles = column.roles or ["value"] * column.width
         self._flags = [
