@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 #: Below this a double has lost digits, and 10 ** k is 0 in the end.
 TINY = 1e-300
 #: The last power of ten that is a double.
 LAST = 308
+LARGEST = sys.float_info.max
 
 
 class Axis:
@@ -45,7 +47,7 @@ class Axis:
     def _around(self, value: float) -> None:
         """One tick, at the only value that there is."""
         margin = abs(value) / 2 if abs(value) > TINY else 1.0
-        self.low, self.high = value - margin, value + margin
+        self.low, self.high = max(value - margin, -LARGEST), min(value + margin, LARGEST)
         self.ticks, self.step = [value], 0.0
 
     def _by_powers(self, low: float, high: float) -> None:

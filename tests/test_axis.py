@@ -53,6 +53,8 @@ def test_ticks_of_counts_and_of_powers() -> None:
 @given(Finite, Finite)
 @example(5e-324, 0.0)
 @example(1e308, -1.7e308)
+@example(1.7e308, 1.7e308)
+@example(-1.1984620899082105e308, -1.1984620899022182e308)
 @example(1.0, 1.0000000000000002)
 @example(0.1, 0.30000000000000004)
 def test_every_tick_is_true(one: float, other: float) -> None:

@@ -33,7 +33,12 @@ def trained(folder: Path) -> Path:
             ],
             "loss": "cross_entropy",
         },
-        "training": {"batch": 4, "window": 16, "steps": 30, "optimizer": {"name": "adam"}},
+        "training": {
+            "batch": 4,
+            "window": 16,
+            "steps": 30,
+            "optimizer": {"name": "adam", "lr": 1e-2},
+        },
     }
     rnnfarm.train(job, out=folder / "run")
     return folder / "run"
