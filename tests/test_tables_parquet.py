@@ -80,7 +80,7 @@ def test_columns_that_are_left_out_are_named(tmp_path: Path) -> None:
         "column 'digits' is left out: it holds texts that look like numbers",
         "column 'day' is left out: it holds dates or times; name it in 'time'",
         "column 'list' is left out: it holds list<element: int64>, not numbers",
-        "columns 'hole', 'null' are left out: it has no value in any row",
+        "columns 'hole', 'null' are left out: they have no value in any row",
         "column '__index_level_0__' is left out: it is the index that pandas writes",
     ):
         assert sentence in said
