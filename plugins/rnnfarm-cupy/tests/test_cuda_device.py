@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,7 @@ def test_losses(name: str, dtype: str, width: int) -> None:
     total = theirs.compare(output, goal, expected).total
     there = DEVICE.put(np.full_like(output, np.nan))
     goal = ours.goal(target, valid)
-    goal = type(goal)(DEVICE.put(goal.target), DEVICE.put(goal.counts), goal.count, goal.given)
+    goal = replace(goal, target=DEVICE.put(goal.target), counts=DEVICE.put(goal.counts))
     measured = ours.compare(DEVICE.put(output), goal, there, device=DEVICE)
     assert float(measured.total) == pytest.approx(total, rel=TOLERANCE[dtype])
     scale = TOLERANCE[dtype]

@@ -104,14 +104,12 @@ def test_streams_of_tokens(tokens: Path, tmp_path: Path) -> None:
 
 def test_examples_of_tokens(tokens: Path, tmp_path: Path) -> None:
     """Masks, both directions, and an output that shares the embedding's weights."""
-    layers = [{"cell": "lstm", "hidden": 4, "bidirectional": True}]
-    model = {
-        "input": {"kind": "embedding", "size": 8},
-        "layers": layers,
-        "output": {"tied": True},
-    }
-    data = {"mode": "examples", "target": "tokens"}
-    alike(token_job(tokens, model=model, data=data, window=80), tmp_path)
+    embedding = {"input": {"kind": "embedding", "size": 8}}
+    both = {**embedding, "layers": [{"cell": "lstm", "hidden": 4, "bidirectional": True}]}
+    data = {"mode": "examples", "target": "labels"}
+    alike(token_job(tokens, model=both, data=data, window=80), tmp_path / "both")
+    tied = {**embedding, "layers": [{"cell": "lstm", "hidden": 8}], "output": {"tied": True}}
+    alike(token_job(tokens, model=tied, data={"mode": "examples"}, window=80), tmp_path / "tied")
 
 
 def test_one_hot_tokens(tokens: Path, tmp_path: Path) -> None:
@@ -136,7 +134,8 @@ def test_float64(waves: Path, tmp_path: Path) -> None:
 def test_rounded_operands(tokens: Path, tmp_path: Path, precision: str) -> None:
     """The curve is near that of full precision, and is another."""
     raw = token_job(tokens, precision=precision)
-    rounded, full = on("cuda", raw, tmp_path / "a"), on("cpu", raw, tmp_path / "b")
+    rounded = on("cuda", raw, tmp_path / "a")
+    full = on("cpu", token_job(tokens), tmp_path / "b")
     assert rounded.train_loss == pytest.approx(full.train_loss, rel=3e-3)
     assert abs(rounded.train_loss - full.train_loss) > 1e-6
     again = on("cuda", raw, tmp_path / "c")
