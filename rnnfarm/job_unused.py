@@ -58,9 +58,6 @@ def unused_gpus(training: tables.TrainingTable, cluster: tables.ClusterTable) ->
     if gpus and device == "cpu":
         what = f"{gpus} would lie idle with training.device = 'cpu'; {LEAVE}, or change the device"
         return [("cluster.gpus", what)]
-    if gpus == 0 and device == "cuda":
-        what = f"0 leaves training.device = 'cuda' none; {LEAVE}, or change the device"
-        return [("cluster.gpus", what)]
     return []
 
 

@@ -103,7 +103,6 @@ JOB: list[tuple[str, str]] = [
         "training.precision: 'tf32' has no effect: nothing is rounded with dtype = 'float64'",
     ),
     ("cluster.gpus=1 & training.device='cpu'", "cluster.gpus: 1 would lie idle with"),
-    ("cluster.gpus=0 & training.device='cuda'", "cluster.gpus: 0 leaves training.device = 'cuda'"),
     # readers
     (
         "data.build={reader='characters', files=['a'], valid=0.3, valid_files=['b']}",
