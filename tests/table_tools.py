@@ -30,6 +30,13 @@ def sequences(dataset: Dataset, split: str = "train", column: str = "values") ->
     return np.split(part.read(column, 0, part.steps), part.starts()[1:].tolist())
 
 
+def values(dataset: Dataset) -> list[list[float]]:
+    """The values of all steps of the training part."""
+    split = dataset.split("train")
+    found: list[list[float]] = split.read("values", 0, split.steps).tolist()
+    return found
+
+
 def first_values(dataset: Dataset, split: str = "train") -> list[list[float]]:
     """The first value of each step, sequence by sequence."""
     return [rows[:, 0].tolist() for rows in sequences(dataset, split)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_tools import sentence_of
+from table_tools import notes, values
 
 from rnnfarm.builtin.csv_files import CSV
 from rnnfarm.data import Dataset, build_dataset
@@ -22,19 +23,8 @@ def build(folder: Path, text: str | bytes, name: str = "d", **settings: Any) -> 
     return build_dataset(reader, folder / name)
 
 
-def values(dataset: Dataset) -> list[list[float]]:
-    split = dataset.split("train")
-    found: list[list[float]] = split.read("values", 0, split.steps).tolist()
-    return found
-
-
 def names(dataset: Dataset) -> list[str]:
     return dataset.columns["values"].names or []
-
-
-def notes(dataset: Dataset) -> str:
-    assert dataset.provenance is not None
-    return "\n".join(dataset.provenance.notes)
 
 
 def refused(folder: Path, text: str | bytes, **settings: Any) -> RnnfarmError:

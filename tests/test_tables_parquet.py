@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as papq
 import pytest
 from data_tools import sentence_of
+from table_tools import notes, values
 
 from rnnfarm.builtin.parquet_files import Parquet
 from rnnfarm.data import Dataset, build_dataset
@@ -22,17 +23,6 @@ def build(folder: Path, columns: dict[str, Any], name: str = "d", **settings: An
     reader = Parquet(files=["t.parquet"], **{"valid": 0.0, **settings})
     reader.base = folder
     return build_dataset(reader, folder / name)
-
-
-def values(dataset: Dataset) -> list[list[float]]:
-    split = dataset.split("train")
-    found: list[list[float]] = split.read("values", 0, split.steps).tolist()
-    return found
-
-
-def notes(dataset: Dataset) -> str:
-    assert dataset.provenance is not None
-    return "\n".join(dataset.provenance.notes)
 
 
 def refused(folder: Path, columns: dict[str, Any], **settings: Any) -> RnnfarmError:

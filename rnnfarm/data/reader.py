@@ -145,12 +145,6 @@ class Reader(Part, ABC):
         reader.expect(self._expected)
         return reader
 
-    def _sequences_with(self, **settings: Any) -> Iterator[Sequence]:
-        """What a reader with these settings in place of its own gives."""
-        reader = self._with(**settings)
-        reader.columns()
-        return (Sequence(*item) for item in reader.sequences())
-
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All sequences of one file, for predictions, whatever their splits are called; columns
         that are not known there may be missing. JobError where a file says nothing by itself."""

@@ -255,8 +255,6 @@ def in_order(opened: OpenRun, split: Split, batch: int) -> Examples:
 
 def _read_values(opened: OpenRun, path: Path) -> Any:
     width = opened.model.column.width
-    if not path.is_file():
-        raise JobError(f"{path}: there is no such file; correct the path")
     loaded = load_arrays(path, mmap_mode=None)
     array = loaded.get("", np.empty(0))
     if array.ndim != 2 or array.shape[1] != width or not len(array):
