@@ -73,9 +73,10 @@ class TableReader(TablePlan):
             if not self._labels.size:
                 raise DataError(f"column '{self.label}' holds no label; name another in 'label'")
             columns[LABEL] = Column.tokens(self._labels.size, own=self.label_per == "sequence")
-        flags = self._flags()
-        for name, spoken_of in flags.items():
-            columns[name] = Column.flags(spoken_of if len(flags) > 1 else None)
+        self._made_of = self._target_cells()
+        self._flagged = self._flags(self._made_of)
+        for name, spoken_of in self._flagged.items():
+            columns[name] = Column.flags(spoken_of if len(self._flagged) > 1 else None)
         return columns
 
     def lacks(self, column: str) -> str | None:
@@ -95,13 +96,14 @@ class TableReader(TablePlan):
             found[TARGET] = self._target
         return found | {VALUES: self._values}
 
-    def _flags(self) -> dict[str, list[str]]:
+    def _flags(self, cells: dict[str, list[str]]) -> dict[str, list[str]]:
         """Return the columns of flags, each with the columns whose targets count where it is 1.
+
+        cells: what `_target_cells` gives.
 
         The first is `observed`; a column that counts at other rows has a further one. A file that
         is read for a run has one for each column: it may lack some of those that the data had.
         """
-        cells = self._target_cells()
         if self._recalls:
             flags = {OBSERVED: list(cells)} | {f"{name}:{OBSERVED}": [name] for name in cells}
             return {flag: names for flag, names in flags.items() if not self.lacks(flag)}
@@ -142,7 +144,7 @@ class TableReader(TablePlan):
                 for split, part, continues, context in cut_parts(parts, position, len_of(rows)):
                     piece = take(rows, part)
                     if self.lookback:
-                        for flag in self._flags():
+                        for flag in self._flagged:
                             piece[flag] = piece[flag].copy()
                             piece[flag][:context] = 0
                     if not continues:
@@ -234,11 +236,12 @@ class TableReader(TablePlan):
             labelled = labels != NO_LABEL
             if labelled.all() or self.missing == "mask":
                 rows[LABEL] = np.where(labelled, labels, 0)
-        made_of = self._target_cells()
-        for flag, (column, *_) in self._flags().items():
+        for flag, (column, *_) in self._flagged.items():
             seen = labelled
             if column != LABEL and there is not None:
-                seen = np.all(there[:, [names.index(name) for name in made_of[column]]], axis=1)
+                seen = np.all(
+                    there[:, [names.index(name) for name in self._made_of[column]]], axis=1
+                )
             rows[flag] = seen.astype(np.uint8)
         return rows
 

@@ -138,9 +138,8 @@ def value_metric(model: Model, mean: Any) -> dict[str, Any]:
     known = model.loss.loss.metric
     if known is None:
         return {}
-    target = model.input if model.target == NEXT else model.target
     name, factor = known
-    name = f"{name}_scaled" if target in model.scales else name
+    name = f"{name}_scaled" if model.target_column in model.scales else name
     return {name: None if mean is None else mean * (factor / model.loss.targets)}
 
 

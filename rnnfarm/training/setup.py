@@ -81,7 +81,8 @@ def make_model(
     target = _target_name(job, dataset)
     if target == name and job.data.mode != "forecast":
         raise JobError(f"data.target: {itself(target)}")
-    wanted = column if target == NEXT else _column(dataset, target, "data.target")
+    read = name if target == NEXT else target
+    wanted = _column(dataset, read, "data.target")
     loss: Loss = job.model.loss.create(registry)
     width = _target_width(loss, wanted, target)
     if job.data.mode == "forecast":
@@ -90,7 +91,6 @@ def make_model(
     if learned is not None:
         loss = type(loss)(**learned)
     elif loss.wants_counts:
-        read = name if target == NEXT else target
         part = dataset.split("train")
         loss = loss.with_counts(target_counts(part, read, ahead=target == NEXT, goal=goal))
     outputs = loss.outputs(width)
@@ -115,7 +115,7 @@ def make_model(
     network = Network(_network_spec(job, column, outputs, registry), choice)
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)
     if scales is None:
-        scales = _learned_scales(job, dataset, loss, name, name if target == NEXT else target)
+        scales = _learned_scales(job, dataset, loss, name, read)
     return Model(network, function, name, target, column, choice, goal, scales)
 
 

@@ -14,7 +14,6 @@ from rnnfarm.data.observed import counted_by
 from rnnfarm.data.shards import Chunk
 from rnnfarm.data.shown import show_sequence
 from rnnfarm.data.split import Split
-from rnnfarm.data.window import NEXT
 from rnnfarm.equations.parts import part_name
 from rnnfarm.errors import DataError
 from rnnfarm.training.alignable import check_alignable
@@ -34,7 +33,7 @@ def check_targets(model: Model, part: Split, dataset: Dataset | None) -> None:
     DataError that names the first sequence with one that it cannot learn. `dataset` is that of the
     split, None where it is of one file.
     """
-    loss, column = model.loss.loss, model.input if model.target == NEXT else model.target
+    loss, column = model.loss.loss, model.target_column
     if model.goal in KEPT:
         first, why = KEPT[model.goal]
         _refuse_first(part, dataset, column, lambda entries: entries < first, why)
