@@ -105,7 +105,7 @@ def split_files(
 ) -> list[str]:
     """Return the split of each file. The first rule that takes it decides: one on groups, or a
     hash of its name; where it is stratified, rules on groups come first, and then every label gives
-    its share. JobError where a rule names a group or a value that there is not."""
+    its share. JobError where a rule names a group or a value that does not occur."""
     _check_rules(files, rules)
     if not stratified:
         return [_split(file, rules) for file in files]

@@ -153,7 +153,7 @@ class Quantile(Loss):
     prediction is the quantile nearest to 0.5, or the middle between the two where two are equally
     near; its interval is between the lowest and the highest quantile.
 
-    quantiles: the shares τ of the targets that lie below what is foretold.
+    quantiles: the quantiles τ: the share of targets that should lie below the prediction.
     """
 
     quantiles: Annotated[

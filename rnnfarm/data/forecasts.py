@@ -118,8 +118,8 @@ class Forecasts(Windows):
         return -(-len(self.begins) // self.batch)
 
     def places(self, n: int) -> list[Place | None]:
-        """Return of which sequence each row of window n foretells something, and from which step
-        on; None for an empty row."""
+        """Return which sequence each row of window n forecasts, and from which step on; None for an
+        empty row."""
         epoch, index = self.locate(n)
         order = self._epoch(epoch)[index * self.batch : (index + 1) * self.batch]
         begins = self.begins[order]

@@ -80,7 +80,7 @@ class UnobservedEnds:
     """Counts the rows at the ends of sequences whose targets were not observed.
 
     A forecast of what comes after such rows is not one of the rows themselves, which somebody may
-    have added to be foretold.
+    have added in order to forecast them.
     """
 
     def __init__(self, flag: str | None) -> None:

@@ -29,7 +29,7 @@ REGULAR = 0.5  # the least share of all that the most frequent step has where ga
 class TablePlan(TableRows):
     """Base of what divides the rows of a table into sequences and splits.
 
-    first: how many rows of each sequence are read, from its begin (by default all).
+    first: how many rows of each sequence are read, from its first on (by default all).
 
     duplicates: what becomes of rows of a sequence with equal times: "keep" leaves them as they are,
     "error" refuses them, and "first", "last" and "mean" make one row of them.

@@ -41,8 +41,8 @@ class TableReader(TablePlan):
     "yearday": the sine and the cosine of each are further values of `values`, after the columns.
 
     With `calendar`, `categories` or "mask" the dataset has the column `target` also where `target`
-    names no columns: the columns of numbers in `values` alone. A forecast that is to foretell them
-    has it as its target (data.target = "target" in a job, with data.mode = "forecast").
+    names no columns: the columns of numbers in `values` alone. To forecast only these, take it as
+    the target (data.target = "target" in a job, with data.mode = "forecast").
     """
 
     calendar: list[CalendarField] = []

@@ -47,7 +47,7 @@ class Step(NamedTuple):
         return rows["local" if self.size >= DAY else "instant"]
 
     def later(self, rows: Block, steps: npt.NDArray[np.int64]) -> Block:
-        """Return rows whose times are so many steps later; a month's is its begin."""
+        """Return rows that many steps later in time; a month counts from its first day."""
         if self.unit == "months":
             months = self.positions(rows) + steps * self.size
             begin = months.view("datetime64[M]").astype("datetime64[us]").view(np.int64)

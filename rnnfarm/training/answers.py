@@ -33,7 +33,7 @@ class Answer:
     """A model's answer for one sequence.
 
     Attributes:
-        place: the sequence, and for a forecast the step of it at which what is foretold begins.
+        place: the sequence, and for a forecast the first step that is forecast.
         target: what it should have been: a class, labels, or values; None where nobody says.
         found: what the model says: the same, where values may be several rows (see ``outputs``).
         output: the numbers behind it: log-odds ``(V,)``, values ``(O,)``, or ``(T, V)`` for CTC.

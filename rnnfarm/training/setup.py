@@ -166,7 +166,7 @@ def reading_of(job: Job, model: Model) -> dict[str, Any]:
 
 
 def forecast_of(job: Job) -> dict[str, Any]:
-    """What ``Forecasts`` foretells."""
+    """Return what ``Forecasts`` is to forecast, and against what."""
     data = job.data
     return {"horizon": data.horizon, "relative": data.relative, "period": data.period}
 
@@ -201,7 +201,7 @@ Measured = Examples | Forecasts
 def measured_windows(job: Job, model: Model, part: Split) -> Measured:
     """Return windows in which each step of a split that has a target is once, in order.
 
-    Each sequence is read from its begin to its end, with its state carried from window to window,
+    Each sequence is read from start to end, with its state carried from window to window,
     so that what is measured does not depend on where windows end. A model that reads whole
     sequences is given windows as long as the longest one.
     """
