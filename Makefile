@@ -19,6 +19,8 @@ PROMPT := import os\n\n\ndef main(
 # Products in tests are small: threads would only wait for each other.
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
+# Tests start hundreds of processes; without bytecode each compiles every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart test check bench clean
 

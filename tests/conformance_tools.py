@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from rnnfarm_example.cells import CoRNN, LiGRU
+from thorough import times
 
 from rnnfarm.builtin import cells
 from rnnfarm.equations.parts import Cell
@@ -17,8 +17,7 @@ from rnnfarm.kernels.case import Case
 
 #: Random cells in each of the ten parts of a test; every program is compiled, so that all of them
 #: take minutes: RNNFARM_THOROUGH=1 tries as many as the kernels were released with.
-THOROUGH = bool(os.environ.get("RNNFARM_THOROUGH"))
-RANDOM_CELLS = 10 if THOROUGH else 4
+RANDOM_CELLS = times(usual=4, thorough=10)
 
 ODD = (1, 2, 3, 5, 17, 31, 33, 100)
 CELLS: dict[str, Cell] = {

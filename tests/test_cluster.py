@@ -39,7 +39,7 @@ from rnnfarm.report import Progress
 from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -417,7 +417,7 @@ def test_embedded(job_file: Path, tmp_path: Path, short: Path) -> None:
 def test_a_death_does_not_spoil_the_output(job_file: Path, tmp_path: Path, short: Path) -> None:
     """Ray prints a notice of it on stdout, where one JSON object belongs."""
     out = tmp_path / "run"
-    more = ("--set", "training.steps=700", "--json")
+    more = ("--set", "training.steps=200", "--json")
     process = command("train", job_file, "--workers", 2, "--out", out, *more, TMPDIR=str(short))
     end = time.monotonic() + 60
     while not list((out / "checkpoints").glob("step-*[0-9]")):
@@ -434,7 +434,7 @@ def test_a_death_does_not_spoil_the_output(job_file: Path, tmp_path: Path, short
     os.kill(workers[0], signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert json.loads(output)["steps"] == 700
+    assert json.loads(output)["steps"] == 200
     assert " died (" in errors
     assert "raylet" not in errors
     assert "A worker died or was killed" in (out / "ray.log").read_text()

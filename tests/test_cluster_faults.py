@@ -24,13 +24,14 @@ from cluster_tools import (
     run_disturbed,
 )
 from ray.cluster_utils import Cluster
+from thorough import times
 from training_tools import REGISTRY, make_job
 
 from rnnfarm.errors import RunError
 from rnnfarm.training.result import Result
 from rnnfarm.training.session import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 STEPS = 16
 Run = Callable[..., tuple[Result, Disturbed]]
 
@@ -64,7 +65,7 @@ def run(
     nothing_left()
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(times(usual=4, thorough=20)))
 def test_a_worker_is_killed(run: Run, undisturbed: str, seed: int) -> None:
     draw = random.Random(seed)
     workers = draw.choice([1, 2, 3, 4])
@@ -80,7 +81,7 @@ def test_a_worker_is_killed(run: Run, undisturbed: str, seed: int) -> None:
     assert trainer.redone <= 4
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(times(usual=1, thorough=3)))
 def test_a_node_is_lost(cluster: Cluster, run: Run, undisturbed: str, seed: int) -> None:
     draw = random.Random(seed)
     extra = cluster.add_node(num_cpus=2, resources={"extra": 4})
@@ -98,7 +99,7 @@ def test_a_node_is_lost(cluster: Cluster, run: Run, undisturbed: str, seed: int)
     assert trainer.sizes[-1] == 2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(times(usual=1, thorough=3)))
 def test_a_node_is_gained(cluster: Cluster, run: Run, undisturbed: str, seed: int) -> None:
     draw = random.Random(seed)
     added: list[Any] = []
@@ -118,7 +119,7 @@ def test_a_node_is_gained(cluster: Cluster, run: Run, undisturbed: str, seed: in
     cluster.remove_node(added[0])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(times(usual=1, thorough=3)))
 def test_a_worker_is_stopped(
     run: Run, undisturbed: str, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -157,12 +158,12 @@ def driver(cluster: Cluster, job: Path, out: Path, *more: str) -> subprocess.Pop
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(times(usual=1, thorough=3)))
 def test_the_driver_is_killed_and_resumed(
     cluster: Cluster, data: Path, tmp_path: Path, seed: int
 ) -> None:
     draw = random.Random(seed)
-    raw = cluster_job(data, steps=400, checkpoint_every=20, cluster={"workers": 2})
+    raw = cluster_job(data, steps=160, checkpoint_every=8, cluster={"workers": 2})
     job, out = tmp_path / "job.toml", tmp_path / "run"
     job.write_text(tomli_w.dumps(raw))
     killed = driver(cluster, job, out)

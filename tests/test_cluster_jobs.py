@@ -26,7 +26,7 @@ import tomli_w
 from cluster_tools import cluster_job
 from conftest import Call
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("jobs")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 BIN = Path(sys.executable).parent
 
 PLUGIN = {

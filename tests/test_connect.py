@@ -9,6 +9,7 @@ import pytest
 from rnnfarm.cluster.connect import _explained, _started_here, ray_session
 from rnnfarm.errors import DeviceError
 
+pytestmark = pytest.mark.xdist_group("ray")
 SLOW = (
     "The current node timed out during startup. This\ncould happen because some of the raylet "
     "processes failed to startup or the GCS has become overloaded."

@@ -22,6 +22,7 @@ def no_warnings() -> Iterator[None]:
     """Nothing warns, and nothing relies on what the caller does with floating point errors."""
     with warnings.catch_warnings(), np.errstate(all="raise"):
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # of garbage that other tests left
         yield
 
 

@@ -238,6 +238,7 @@ def test_nothing_observed_is_no_metric(tmp_path: Path) -> None:
              "missing": "mask", "valid": 0.2, "test": 0.2}  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # of garbage that other tests left
         run_of(tmp_path, {"target": "target", "build": build})
         command = ["evaluate", str(tmp_path / "run"), "--split", "test", "--json"]
         done = CliRunner().invoke(cli, command)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from wave import open as wave_file
 
 import numpy as np
 import pytest
+from thorough import THOROUGH
 
 ROOT = Path(__file__).parents[2]
 JOBS = ROOT / "jobs"
@@ -137,9 +137,7 @@ def test_job(job: str, folder: Path) -> None:
         assert json.loads(text)["text"]
 
 
-@pytest.mark.skipif(
-    "RNNFARM_THOROUGH" not in os.environ, reason="a Ray of its own for every job (RNNFARM_THOROUGH)"
-)
+@pytest.mark.skipif(not THOROUGH, reason="a Ray of its own for every job (RNNFARM_THOROUGH)")
 @pytest.mark.parametrize("job", SMALL)
 def test_workers_give_the_same_bits(job: str, folder: Path) -> None:
     if job in ("handwriting.toml", "caption.toml"):

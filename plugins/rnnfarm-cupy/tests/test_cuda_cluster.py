@@ -21,7 +21,7 @@ from training_tools import write_tokens
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("cluster"),
+    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler"),
 ]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conformance_tools import THOROUGH
 from rnnfarm_cupy.compiler import compile_cubin, missing_compiler
 from rnnfarm_cupy.device import CUDADevice
 from rnnfarm_cupy.figures import A100, H200, Figures
 from rnnfarm_cupy.kernel import CUDAKernel, write
 from rnnfarm_cupy.resident import choices, made
 from rnnfarm_cupy.runtime import Program, Runtime
+from thorough import THOROUGH
 
 from rnnfarm.equations.plan import make_plan
 from rnnfarm.kernels.case import variants
@@ -21,11 +21,12 @@ from rnnfarm.training.optimizer import OptimizerPass
 pytestmark = pytest.mark.skipif(missing_compiler() is not None, reason=str(missing_compiler()))
 REGISTRY = Registry.load()
 ARCHES = ("sm_80", "sm_90")
+PRECISIONS = ("full", "tf32", "bf16", "float64")
 
 
-def compiled(source: str) -> None:
+def compiled(source: str, arches: tuple[str, ...] = ARCHES) -> None:
     """No kernel keeps registers in memory."""
-    for arch in ARCHES:
+    for arch in arches:
         found = compile_cubin(source, arch)
         assert found.kernels
         for figures in found.kernels:
@@ -34,14 +35,16 @@ def compiled(source: str) -> None:
 
 
 @pytest.mark.parametrize("name", REGISTRY.names("cells"))
-@pytest.mark.parametrize("precision", ["full", "tf32", "bf16", "float64"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_cells(name: str, precision: str) -> None:
     """At a width that fills tiles, with all that a plan may have."""
     settings = {"projection": 128} if name == "lstm_projection" else {}
     cell = REGISTRY.get("cells", name)(**settings)
     plan = make_plan(cell, 256, 512, variants(cell.states)["all"])
+    turn = REGISTRY.names("cells").index(name) + PRECISIONS.index(precision)
     dtype, precision = ("float64", "full") if precision == "float64" else ("float32", precision)
-    compiled(write(plan, dtype, precision).source())
+    arches = ARCHES if THOROUGH else (ARCHES[turn % 2],)
+    compiled(write(plan, dtype, precision).source(), arches)
 
 
 #: Rows and widths at which persistent kernels are compiled: those of ``benchmarks/gpu.py``.
@@ -108,9 +111,10 @@ def test_persistent_kernels(name: str, arch: str) -> None:
     """As they are chosen for an A100 and an H200: a precision for each shape and architecture."""
     cell = REGISTRY.get("cells", name)()
     figures = A100 if arch == "sm_80" else H200
-    # All of them for LSTM and GRU; a compile takes seconds.
-    every = arch == "sm_90" and (THOROUGH or name in ("lstm", "gru"))
-    for number, (rows, hidden) in enumerate(SHAPES[:: 1 if every else 3]):
+    # A compile takes seconds: all shapes for the LSTM alone.
+    every = arch == "sm_90" and (THOROUGH or name == "lstm")
+    shapes = SHAPES if every else SHAPES[::3] if THOROUGH or name == "gru" else SHAPES[:1]
+    for number, (rows, hidden) in enumerate(shapes):
         turn = number + OF_UNITS.index(name) + ARCHES.index(arch)
         precision = ("bf16", "tf32", "full")[turn % 3]
         plan = make_plan(cell, hidden, hidden, variants(cell.states)[("plain", "all")[turn % 2]])
@@ -142,5 +146,5 @@ def test_losses_optimizers_and_the_library(dtype: str, monkeypatch: pytest.Monke
         OptimizerPass(optimizer, [(0, 8, True), (8, 9, False)], dtype, choice=choice, bound=1.0)
     assert CUDADevice(runtime)._programs
     assert len(runtime.sources) > 20
-    for source in dict.fromkeys(runtime.sources):
-        compiled(source)
+    for number, source in enumerate(dict.fromkeys(runtime.sources)):
+        compiled(source, ARCHES if THOROUGH else (ARCHES[number % 2],))
