@@ -162,7 +162,7 @@ CASES = [
     Case("wrong --set", after(nothing, *TRAIN, "--set", "training.steps"), 2, ("training.steps",)),
     Case("no GPU", job("steps = 4", 'steps = 4\ndevice = "cuda"'), 4, ("cuda",)),
     Case("unknown kernel", job("steps = 4", 'steps = 4\nkernel = "fast"'), 3, ("fast", "kernel")),
-    Case("address", after(nothing, *TRAIN, "--address", "auto"), 4, ("--address",)),
+    Case("address", after(nothing, *TRAIN, "--address", "127.0.0.1:1"), 4, ("--address",)),
     Case("workers", after(nothing, *TRAIN, "--workers", "9"), 2, ("--workers 9", "lanes")),
     Case(
         "a run is there",
