@@ -176,6 +176,11 @@ class DataTable(Table):
         description="what training does where build or its files have changed since the dataset "
         "was built; rebuild replaces it",
     )
+    verify: bool = Field(
+        default=True,
+        description="compare each shard with its checksum, in a thread, when it is first read; a "
+        "damaged one ends the run",
+    )
     mode: Literal["streams", "examples", "forecast"] = Field(
         default="streams",
         description="streams: windows follow each other and the state is carried on; examples: "

@@ -519,7 +519,7 @@ def test_damage_of_any_kind_is_an_error_and_no_crash(tmp_path):
         data[rng.integers(0, len(whole), rng.integers(1, 6))] = rng.integers(0, 256)
         shard.unlink()  # a mapped file must not change
         shard.write_bytes(data.tobytes())
-        split = open_dataset(tmp_path / "d").split("train")
+        split = open_dataset(tmp_path / "d", verify=False).split("train")
         try:
             for column in ("tokens", "values", "labels"):
                 assert len(split.read(column, 0, split.steps)) == 300
@@ -528,18 +528,6 @@ def test_damage_of_any_kind_is_an_error_and_no_crash(tmp_path):
             said.append(sentence_of(error))
     assert all(str(shard) in sentence for sentence in said)
     assert 100 < len(said) < 400
-
-
-def test_a_damaged_token_is_no_crash_later(tmp_path):
-    rows = sequences([64])
-    write(tmp_path / "d", rows)
-    shard = tmp_path / "d" / "shard-00000.arrow"
-    data = shard.read_bytes()
-    at = data.index(rows[0]["tokens"].astype(np.uint8).tobytes())
-    shard.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
-    split = open_dataset(tmp_path / "d").split("train")
-    with pytest.raises(DataError, match="outside its vocabulary of 50"):
-        Streams(split, input="tokens", target="next", batch=1, window=4).read(0)
 
 
 def test_unknown_names(damaged):

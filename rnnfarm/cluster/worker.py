@@ -275,7 +275,7 @@ class Worker:
         training, windows = self.job.training, self.valid
         assert windows is not None
         lanes = evaluation_lanes(windows, training.lanes)
-        return evaluate_lanes(
+        found = evaluate_lanes(
             self.model,
             windows,
             self.trainer.parameters,
@@ -287,10 +287,13 @@ class Worker:
             tick=lambda: self._begins("evaluating"),
             threads=self.trainer.threads,
         )
+        windows.split.confirm_whole()
+        return found
 
     def snapshot(self) -> tuple[str, LaneStates, Any]:
         """The arena's checksum and the lanes' states; of worker 0 also what all have alike."""
         trainer = self.trainer
+        trainer.windows.split.confirm_whole()
         get = trainer.device.get
         states = {
             lane.index: {

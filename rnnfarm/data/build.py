@@ -129,6 +129,12 @@ def build_from_settings(
 
 def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = None) -> Dataset:
     """Open a job's dataset, or build it first where its folder is absent and the job says how."""
+    dataset = _opened_or_built(job, registry, progress)
+    dataset.verified = job.data.verify
+    return dataset
+
+
+def _opened_or_built(job: Job, registry: Registry, progress: Progress | None) -> Dataset:
     build = job.data.build
     path = job.data.path
     if build is None or Place.of(path).exists():

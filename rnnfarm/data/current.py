@@ -27,6 +27,12 @@ def ensure_current(
     Then `data.stale` says what is done: JobError, a new build that replaces it, or a warning. A run
     that is `resuming` goes on with the data that it began with, and a warning.
     """
+    dataset = _current(job, registry, progress, resuming)
+    dataset.verified = job.data.verify
+    return dataset
+
+
+def _current(job: Job, registry: Registry, progress: Progress | None, resuming: bool) -> Dataset:
     path, stale = job.data.path, job.data.stale
     if not Place.of(path).exists():
         return ensure_dataset(job, registry, progress)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from rnnfarm.data.chunks import verify_shard
 from rnnfarm.data.manifest import (
     MANIFEST,
     Column,
@@ -19,7 +20,6 @@ from rnnfarm.data.manifest import (
     parse_manifest,
 )
 from rnnfarm.data.place import Place
-from rnnfarm.data.shards import verify_shard
 from rnnfarm.data.split import Split
 from rnnfarm.data.vocabulary import Vocabulary, labels_of
 from rnnfarm.errors import DataError, JobError, suggestion
@@ -31,12 +31,19 @@ if TYPE_CHECKING:
 
 
 class Dataset:
-    """What a manifest describes; shards are opened when they are first read."""
+    """What a manifest describes; shards are opened when they are first read.
 
-    def __init__(self, place: Place, manifest: Manifest, version: object = None) -> None:
+    Attributes:
+        verified: whether each shard's checksum is verified when it is first read.
+    """
+
+    def __init__(
+        self, place: Place, manifest: Manifest, version: object = None, verified: bool = True
+    ) -> None:
         self.place = place
         self.manifest = manifest
         self._version = version
+        self.verified = verified
         self.split = cache(self._split)
         self.vocabulary = cache(self._vocabulary)
 
@@ -69,7 +76,8 @@ class Dataset:
         """The split of that name; JobError when there is none."""
         if name not in self.splits:
             raise JobError(f"{self.path}: no split '{name}'; {suggestion(name, self.splits)}")
-        return Split(self.place, name, self.splits[name], self.columns, self._check_version)
+        info = self.splits[name]
+        return Split(self.place, name, info, self.columns, self._check_version, self.verified)
 
     def _check_version(self) -> None:
         """DataError where the folder holds another dataset than the one that was opened."""
@@ -139,15 +147,19 @@ def _hash(facts: Any) -> str:
     return hashlib.sha256(to_json(facts, sort_keys=True).encode()).hexdigest()
 
 
-def open_dataset(path: str | os.PathLike[str], *, filesystem: Any = None) -> Dataset:
+def open_dataset(
+    path: str | os.PathLike[str], *, filesystem: Any = None, verify: bool = True
+) -> Dataset:
     """Open a dataset by a local path, a URI of pyarrow.fs, or a path on `filesystem`.
 
-    Reads the manifest alone. DataError when there is no dataset or its manifest is damaged.
+    Reads the manifest alone. With `verify` each shard's checksum is verified in a thread when the
+    shard is first read; see `Split.confirm_whole`. DataError when there is no dataset or its
+    manifest is damaged.
     """
     place = Place.of(path, filesystem)
     try:
         version = place.version(MANIFEST)  # before it is read, so that no change is missed
-        return Dataset(place, _manifest(place), version)
+        return Dataset(place, _manifest(place), version, verify)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{place.shown}: cannot be read ({error})") from None
 

@@ -115,7 +115,11 @@ class Column:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One Arrow file: what it is called, what it holds, and how to see that it is whole."""
+    """One Arrow file: what it is called, what it holds, and how to see that it is whole.
+
+    `sha256` says what the file holds, and `crc32`, which is faster, whether it is damaged; None in
+    a dataset that was built before there was one.
+    """
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.arrow$")]
     sequences: Natural
@@ -123,6 +127,7 @@ class ShardInfo:
     bytes: Positive
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     continues: list[Natural] = field(default_factory=list)
+    crc32: Annotated[int, Field(ge=0, lt=1 << 32)] | None = None
 
     @property
     def rows(self) -> int:
@@ -207,8 +212,9 @@ class Manifest:
                     del column[key]
         for split in data["splits"].values():
             for shard in split["shards"]:
-                if not shard["continues"]:
-                    del shard["continues"]
+                for key in ("continues", "crc32"):
+                    if shard[key] in ([], None):
+                        del shard[key]
         keys = ["format", "name", "provenance", "columns", "vocabularies", "origins", "splits"]
         text = {key: data[key] for key in keys if data[key] not in (None, False)}
         many = self.provenance is not None and len(self.provenance.files) > MANY_FILES

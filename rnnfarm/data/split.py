@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnfarm.data.shards import REBUILD, Chunk, map_shard
+from rnnfarm.data.chunks import Chunk, map_shard
+from rnnfarm.data.shards import REBUILD
+from rnnfarm.data.verifier import Verifier
 from rnnfarm.errors import DataError, JobError, suggestion
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class Split:
 
     Steps are counted from 0 over the concatenation of the sequences. Shards are mapped when a
     step of theirs is first read, and a limited number is kept. `check` is called after each
-    mapping, and raises DataError where the dataset is another by now.
+    mapping, and raises DataError where the dataset is another by now. With `verify` the checksum
+    of what is mapped is verified in a thread: see `check_whole` and `confirm_whole`.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class Split:
         info: SplitInfo,
         columns: Mapping[str, Column],
         check: Callable[[], None] = lambda: None,
+        verify: bool = True,
     ) -> None:
         self.place = place
+        self._verifier = Verifier() if verify else None
         self._check = check
         self.name = name
         self.info = info
@@ -69,6 +74,17 @@ class Split:
                 f"{self.place.shown}: no column '{name}'; {suggestion(name, self.columns)}"
             )
         return self.columns[name]
+
+    def check_whole(self) -> None:
+        """DataError where a shard that was read is known to be damaged by now."""
+        if self._verifier is not None:
+            self._verifier.check()
+
+    def confirm_whole(self) -> None:
+        """Wait until the checksums of all shards that were read are verified; DataError that names
+        a damaged one. What was made of the data counts only after this."""
+        if self._verifier is not None:
+            self._verifier.confirm()
 
     def chunk(self, step: int) -> Chunk:
         """The record batch that holds a step, 0 <= step < steps."""
@@ -136,7 +152,7 @@ class Split:
     def _map(self, shard: int) -> tuple[list[Chunk], list[int]]:
         info = self.info.shards[shard]
         try:
-            chunks = map_shard(self.place, info, self.columns, self._lows[shard])
+            chunks = map_shard(self.place, info, self.columns, self._lows[shard], self._verifier)
         finally:
             self._check()
         if shard == 0 and 0 in info.continues:

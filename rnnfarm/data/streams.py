@@ -14,7 +14,7 @@ from rnnfarm.errors import JobError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from rnnfarm.data.shards import Chunk
+    from rnnfarm.data.chunks import Chunk
     from rnnfarm.data.split import Split
 
 

@@ -207,6 +207,8 @@ def evaluate_run(
         report["left_out"] = missing.to_dict()
         for sentence in missing.sentences(part):
             log.warning("%s", sentence)
+        for read in (part, opened.dataset.split("train")):  # the baseline is of the latter
+            read.confirm_whole()
     if plot is not None:
         from rnnfarm.training.pictures import draw_confusion
 

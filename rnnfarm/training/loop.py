@@ -129,6 +129,7 @@ class Trainer:
         ``ready`` is told, in the lanes' threads, as soon as a layer's gradient is there.
         """
         step, seed = self.step, self.job.training.seed
+        self.windows.split.check_whole()
         share_threads(self.lanes, self.threads)
         results = self.executor.map(
             lambda lane: lane.train(self.windows, step, self.parameters, seed, ready), self.lanes

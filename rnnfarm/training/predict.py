@@ -67,17 +67,25 @@ def predict(
 def _rows(source: Source, search: Search, pictures: Pictures | None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         part = source.read(Path(folder))
-        describer = Describer(source, part)
-        if not whole_answers(source.opened):
-            yield from _steps(source.opened, part, describer)
-            return
-        windows = source.windows(part)
-        for sentence in windows.left_out().sentences(part):
-            log.warning("%s", sentence)
-        for one in answers(source.opened, windows, search, known=source.known):
-            if pictures is not None:
-                pictures.add(one)
-            yield describer.answer(one)
+        yield from _answered(source, part, search, pictures)
+        part.confirm_whole()
+
+
+def _answered(
+    source: Source, part: Split, search: Search, pictures: Pictures | None
+) -> Iterator[dict[str, Any]]:
+    """Give the rows of a split, or of a file as ``Source.read`` gives it."""
+    describer = Describer(source, part)
+    if not whole_answers(source.opened):
+        yield from _steps(source.opened, part, describer)
+        return
+    windows = source.windows(part)
+    for sentence in windows.left_out().sentences(part):
+        log.warning("%s", sentence)
+    for one in answers(source.opened, windows, search, known=source.known):
+        if pictures is not None:
+            pictures.add(one)
+        yield describer.answer(one)
 
 
 def _steps(opened: OpenRun, part: Split, describer: Describer) -> Iterator[dict[str, Any]]:

@@ -42,7 +42,7 @@ FREE = {
     "training.steps", "training.schedule.steps", "training.evaluate_every",
     "training.checkpoint_every", "training.keep", "training.log_every",
     "training.gradient_flow_every", "training.threads", "training.kernel", "training.device",
-    "cluster", "data.path", "data.base", "data.build", "data.stale",
+    "cluster", "data.path", "data.base", "data.build", "data.stale", "data.verify",
 }  # fmt: skip
 
 

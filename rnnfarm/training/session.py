@@ -244,14 +244,19 @@ class _Run:
         if self.valid is None:
             return False
         entry = self.trainer.evaluate(self.valid)
+        self.valid.split.confirm_whole()
         self.metrics.write(entry)
         found = "  ".join(f"{k} {shown(v)}" for k, v in entry.items() if k != "step")
         self.progress.say(f"step {self.trainer.step}  {found}")
         return self.trainer.observe(entry, only_at_end)
 
     def _checkpoint(self, passing: bool) -> None:
-        """Write a checkpoint. ``passing``: one that a longer run would not write here."""
+        """Write a checkpoint. ``passing``: one that a longer run would not write here.
+
+        Not before all data that led to it are known to be whole.
+        """
         self._settle()
+        self.trainer.windows.split.confirm_whole()
         folder = self.out / "checkpoints"
         trainer = self.trainer
         self.metrics.flush()  # what led to a checkpoint is not lost where the checkpoint is not

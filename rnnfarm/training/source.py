@@ -86,7 +86,7 @@ class Source:
                     named = {n: piece.columns[n] for n in _columns_of(piece, columns)}
                     origin = piece.origin._replace(file=number)
                     writer.append("input", named, piece.continues, origin)
-        return open_dataset(place).split("input")
+        return open_dataset(place, verify=False).split("input")
 
     def windows(self, part: Split) -> Measured:
         """Return windows over what ``read`` gave, of which answers are made."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rnnfarm.data.chunks import Chunk
 from rnnfarm.data.dataset import Dataset
 from rnnfarm.data.examples import Goal
 from rnnfarm.data.observed import counted_by
-from rnnfarm.data.shards import Chunk
 from rnnfarm.data.shown import show_sequence
 from rnnfarm.data.split import Split
 from rnnfarm.equations.parts import part_name

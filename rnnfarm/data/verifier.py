@@ -1,0 +1,119 @@
+"""Verifying shards by their checksums: each once a process, in a thread beside what reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zlib
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from rnnfarm.data.shards import REBUILD
+from rnnfarm.errors import DataError
+
+if TYPE_CHECKING:
+    from rnnfarm.data.manifest import ShardInfo
+    from rnnfarm.data.place import Place
+
+BLOCK = 8 << 20
+
+
+def wrong_checksum(place: Place, info: ShardInfo) -> str:
+    """Return the sentence about a shard whose checksum is not the manifest's."""
+    return (
+        f"{place.show(info.file)}: its checksum is not the manifest's, so the shard is damaged;"
+        f" {REBUILD}"
+    )
+
+
+def is_whole(buffer: memoryview, info: ShardInfo) -> bool:
+    """Return whether the bytes of a shard have its checksum: CRC-32, or SHA-256 where the dataset
+    was built before there was another."""
+    blocks = (buffer[at : at + BLOCK] for at in range(0, len(buffer), BLOCK))
+    if info.crc32 is not None:
+        found = 0
+        for block in blocks:
+            found = zlib.crc32(block, found)
+        return found == info.crc32
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest() == info.sha256
+
+
+class _Checks:
+    """The checks of this process: those that wait, and what was found of those that are done.
+
+    One thread does them, in order, and ends with the last one.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Any, Any, ShardInfo]] = deque()
+        self._thread: threading.Thread | None = None
+        #: Whether each file is whole, None as long as that is not known.
+        self.found: dict[Any, bool | None] = {}
+        #: How many were found damaged.
+        self.damaged = 0
+
+    def add(self, key: Any, buffer: Any, info: ShardInfo) -> None:
+        with self._changed:
+            if key in self.found:
+                return
+            self.found[key] = None
+            self._waiting.append((key, buffer, info))
+            if self._thread is None or not self._thread.is_alive():
+                # A daemon: a process that ends does not wait for it.
+                self._thread = threading.Thread(target=self._run, name="verify", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._thread = None
+                    return
+                key, buffer, info = self._waiting.popleft()
+            whole = is_whole(memoryview(buffer), info)
+            del buffer
+            with self._changed:
+                self.found[key] = whole
+                self.damaged += not whole
+                self._changed.notify_all()
+
+    def wait(self, key: Any) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self.found[key] is not None)
+
+
+CHECKS = _Checks()
+
+
+class Verifier:
+    """Verifies the shards of one split as they are mapped."""
+
+    def __init__(self) -> None:
+        #: Of every shard that was mapped: its file as it is on the disk, and how it is named.
+        self._mapped: dict[Any, tuple[Place, ShardInfo]] = {}
+
+    def verify(self, place: Place, info: ShardInfo, buffer: Any) -> None:
+        """Begin to verify a shard, whose bytes are in `buffer`, unless it was done before."""
+        key: Any = object()  # what was fetched is a copy of its own
+        if place.local is not None:
+            file = place.file(info.file), place.version(info.file)
+            key = (*file, info.sha256, info.crc32)
+        self._mapped[key] = (place, info)
+        CHECKS.add(key, buffer, info)
+
+    def check(self) -> None:
+        """DataError where a shard is known to be damaged by now; waits for none."""
+        if CHECKS.damaged:
+            for key, (place, info) in list(self._mapped.items()):
+                if CHECKS.found[key] is False:
+                    raise DataError(wrong_checksum(place, info))
+
+    def confirm(self) -> None:
+        """Wait until all shards that were mapped are verified; DataError where one is damaged."""
+        for key in list(self._mapped):
+            CHECKS.wait(key)
+        self.check()
