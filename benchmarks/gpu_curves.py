@@ -88,8 +88,8 @@ def settings(steps: int, tiny: bool) -> dict[str, Any]:
 def losses(raw: dict[str, Any], device: str, out: Path) -> list[float]:
     """The loss of every step of a training."""
     from rnnfarm.job import read_job
+    from rnnfarm.metrics_log import read_metrics
     from rnnfarm.plugins import Registry
-    from rnnfarm.report import read_metrics
     from rnnfarm.training.session import train
 
     registry = Registry.load()

@@ -6,7 +6,6 @@ import difflib
 import logging
 import os
 import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from rnnfarm.job_checks import Problem, cross_checks, part_checks
 from rnnfarm.job_tables import Job, PartTable, Table, without_none
 from rnnfarm.plugins import Registry
 from rnnfarm.settings import REQUIRED, foreign_values, plain, problems, validate
+from rnnfarm.small_files import UnreadableError, parse_toml
+from rnnfarm.small_files import read_toml as read_small_toml
 
 log = logging.getLogger("rnnfarm")
 #: Where a job says what reads its data.
@@ -45,23 +46,12 @@ PARTS: dict[str, type[PartTable]] = {
 def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file's content; JobError when it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise JobError(f"{path}: there is no such job file; check the path") from None
-    except IsADirectoryError:
-        raise JobError(f"{path}: is a folder; give the job file in it") from None
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise JobError(
-            f"{path}: is no UTF-8 text (byte {error.start}); a job is a TOML file"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise JobError(f"{path}: is no valid TOML: {error}; mend the file there") from None
-    except ValueError:  # Python reads no integer of so many digits
-        raise JobError(f"{path}: holds an integer of thousands of digits; correct it") from None
-    except RecursionError:
-        raise JobError(f"{path}: {TOO_DEEP}") from None
+        return read_small_toml(path)
+    except UnreadableError as error:
+        if error.missing:
+            raise JobError(f"{path}: there is no such job file; check the path") from None
+        fix = "give the job file in it" if path.is_dir() else "a job is a TOML file, correct it"
+        raise JobError(f"{path}: {error}; {fix}") from None
 
 
 def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -86,8 +76,8 @@ def override(raw: dict[str, Any], overrides: Sequence[str]) -> None:
 
 def _value(text: str) -> Any:
     try:
-        table = tomllib.loads(f"value = {text}")
-    except ValueError:  # no TOML, or an integer of thousands of digits
+        table = parse_toml(f"value = {text}".encode(errors="surrogateescape"))
+    except UnreadableError:  # no TOML, or an integer of thousands of digits
         return text
     return table["value"] if list(table) == ["value"] else text
 

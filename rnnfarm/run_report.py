@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rnnfarm.errors import DataError, JobError
-from rnnfarm.report import read_metrics
+from rnnfarm.metrics_log import finite_number, read_metrics
+from rnnfarm.small_files import MOST_JOB, UnreadableError, parse_toml, read_json, read_small
 
 Entry = dict[str, Any]
 
@@ -61,9 +59,7 @@ class RunReport:
 
 def value_of(value: Any) -> float | None:
     """A metric as a finite number; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if math.isfinite(value) else None
+    return finite_number(value)
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunReport]:
@@ -87,17 +83,23 @@ def _read(folder: Path, name: str) -> RunReport:
         raise JobError(
             f"{folder}: is no run, it needs a job.toml and a metrics.jsonl; correct the path"
         )
-    text = job.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = read_small(job, MOST_JOB).decode("utf-8", errors="replace")
+    except UnreadableError as error:
+        raise DataError(f"{job}: {error}; restore it") from None
     return RunReport(name, folder, text, list(read_metrics(metrics)), _facts(folder / "run.json"))
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        facts = read_json(path)
+    except UnreadableError as error:
+        if error.missing:
+            return {}
         raise DataError(f"{path}: is damaged ({error}); remove it, or restore it") from None
+    if not isinstance(facts, dict):
+        raise DataError(f"{path}: is damaged (it is no table); remove it, or restore it")
+    return facts
 
 
 def differences(runs: Sequence[RunReport]) -> dict[str, list[Any]]:
@@ -113,8 +115,8 @@ def differences(runs: Sequence[RunReport]) -> dict[str, list[Any]]:
 
 def _toml(run: RunReport) -> dict[str, Any]:
     try:
-        return tomllib.loads(run.job)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(run.job.encode())
+    except UnreadableError as error:
         path = run.folder / "job.toml"
         raise DataError(f"{path}: is damaged ({error}); restore it") from None
 

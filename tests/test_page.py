@@ -177,7 +177,7 @@ def test_losses_that_were_no_numbers_are_gaps_of_the_page(tmp_path: Path) -> Non
     lines: list[dict[str, Any]] = [
         {"step": k, "train_loss": None if k in (3, 4) else 1.0 * k} for k in range(1, 8)
     ]
-    lines.append({"step": 7, "valid_loss": None, "valid_accuracy": "high"})
+    lines.append({"step": 7, "valid_loss": None, "valid_accuracy": None})
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = write_page(read_runs([run]), tmp_path / "page.html").read_text(encoding="utf-8")
     (path,) = re.findall(r'<path class="curve a" d="([^"]*)"', text)

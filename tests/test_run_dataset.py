@@ -61,7 +61,9 @@ def test_a_moved_run_forecasts_a_table_without_its_dataset(tmp_path: Path) -> No
 def test_a_damaged_copy_is_named(language_model: Path) -> None:
     copy = language_model / "r" / "manifest.json"
     copy.write_bytes(copy.read_bytes()[:-40])
-    with pytest.raises(DataError, match=rf"{copy}: not readable as JSON"):
+    with pytest.raises(
+        DataError, match=rf"{copy}: not a dataset's manifest, it is not readable as JSON"
+    ):
         list(generate(language_model / "r", REGISTRY, length=3))
 
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 
 from rnnfarm.errors import PluginError, printable
+from rnnfarm.small_files import UnreadableError, read_toml
 
 NOT_SOURCE = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".venv")
 SETUPTOOLS = "setuptools.build_meta"
@@ -69,9 +69,9 @@ def _failed(source: Path, output: str, missing: list[str]) -> str:
 def _build_system(source: Path) -> dict[str, Any]:
     file = source / "pyproject.toml"
     try:
-        project = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PluginError(f"{file}: is no valid TOML: {error}") from None
+        project = read_toml(file)
+    except UnreadableError as error:
+        raise PluginError(f"{file}: {error}; correct it") from None
     found = project.get("build-system", {})
     return found if isinstance(found, dict) else {}
 

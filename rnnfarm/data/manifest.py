@@ -9,7 +9,6 @@ reader of the shards sees in them are plain columns of lists and nothing of rnnf
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +17,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rnnfarm.errors import DataError
+from rnnfarm.small_files import UnreadableError, parse_json
 from rnnfarm.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -224,10 +224,10 @@ class Manifest:
 def parse_manifest(text: bytes, where: str) -> Manifest:
     """The manifest in `text`; DataError that names `where` and the field when it is not one."""
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = parse_json(text)
+    except UnreadableError as error:
         raise DataError(
-            f"{where}: not readable as JSON ({error}); restore it, or build the dataset again"
+            f"{where}: not a dataset's manifest, it {error}; restore it, or build the dataset again"
         ) from None
     if not isinstance(data, dict) or not isinstance(data.get("format"), int):
         raise DataError(f"{where}: not a dataset's manifest, it has no field format")

@@ -25,12 +25,15 @@ from safetensors.numpy import load, save_file
 
 from rnnfarm.errors import DataError, RunError
 from rnnfarm.files import bring_to_disk
+from rnnfarm.small_files import UnreadableError, open_regular, read_json
 from rnnfarm.strict_json import to_json
+from rnnfarm.training.checkpoint_facts import wrong_field
 
 log = logging.getLogger("rnnfarm")
 FORMAT = 1
 STATE, FACTS = "state.safetensors", "checkpoint.json"
-_NAME = re.compile(r"step-(\d+)$")
+_NAME = re.compile(r"step-(\d+)$", re.ASCII)
+_HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ class Checkpoint:
     def valid(self) -> str | None:
         """The fingerprint of the validation split that its metrics are of."""
         return _valid_of(self.facts)
+
+    def fact(self, name: str) -> Any:
+        """Return a field that the checkpoint of a run has; DataError where this one lacks it."""
+        if name not in self.facts:
+            raise DataError(
+                f"the checkpoint {self.path} is damaged: {FACTS} has no field '{name}'; use another"
+                " one"
+            )
+        return self.facts[name]
 
     def group(self, prefix: str) -> dict[str, npt.NDArray[Any]]:
         """The arrays ``PREFIX.NAME``, by NAME."""
@@ -140,13 +152,37 @@ def best_checkpoint(folder: Path, *, lasting: bool = False) -> Path | None:
     newest: a run that went on would not have made it. With ``lasting`` it does not count at all.
     None where none was measured.
     """
+    return next(iter(_by_rank(folder, lasting=lasting)), None)
+
+
+def _by_rank(folder: Path, *, lasting: bool = False) -> list[Path]:
+    """The checkpoints that were measured and can be compared, the best first."""
     newest = newest_described(folder)
     if newest is None:
-        return None
+        return []
     found, data = checkpoints(folder), newest.valid
     ranks = {path: _rank(path, data, path == found[-1] and not lasting) for path in found}
-    best = min(ranks, key=lambda path: ranks[path], default=None)
-    return best if best is not None and math.isfinite(ranks[best]) else None
+    return sorted((path for path in found if math.isfinite(ranks[path])), key=ranks.__getitem__)
+
+
+def best_whole(folder: Path) -> Checkpoint | None:
+    """Return the best checkpoint that is whole, or None where none was measured; names each
+    damaged one that may be better."""
+    for path in checkpoints(folder):
+        if isinstance(what := _facts(path), str):
+            log.warning(
+                "the checkpoint %s is damaged, and may be the best one; another is taken: %s",
+                path, what,
+            )  # fmt: skip
+    for path in _by_rank(folder):
+        found = _read(path)
+        if not isinstance(found, str):
+            return found
+        log.warning(
+            "the checkpoint %s, which was the best one, is damaged; the next best is taken: %s",
+            path, found,
+        )  # fmt: skip
+    return None
 
 
 def best_measured(folder: Path, valid: str | None) -> dict[str, Any] | None:
@@ -238,44 +274,53 @@ def _read(path: Path) -> Checkpoint | str:
     facts = _facts(path)
     if isinstance(facts, str):
         return facts
+    entry = facts["files"][STATE]
     try:
-        content = (path / STATE).read_bytes()
+        with open_regular(path / STATE) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry["bytes"]:
+                return f"{STATE} has {size} bytes instead of {entry['bytes']}"
+            content = file.read(size + 1)
+    except UnreadableError as error:
+        return f"{STATE} {error}"
     except OSError as error:
         return f"{STATE} cannot be read ({error.strerror})"
-    entry = facts["files"][STATE]
-    if len(content) != entry["bytes"]:
-        return f"{STATE} has {len(content)} bytes instead of {entry['bytes']}"
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         return f"the checksum of {STATE} is wrong"
     try:
         return Checkpoint(path, load(content), facts)
-    except SafetensorError as error:
-        return f"{STATE} cannot be read ({error})"
+    except Exception as error:  # of a header that NumPy has no dtype or no shape for, anything
+        return f"{STATE} cannot be read ({' '.join(str(error).split())[:200]})"
 
 
 def _facts(path: Path) -> dict[str, Any] | str:
     """What checkpoint.json says, or what is wrong with it."""
     try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return f"{FACTS} is missing"
-    except (OSError, ValueError) as error:
-        return f"{FACTS} cannot be read ({error})"
+        facts = read_json(path / FACTS)
+    except UnreadableError as error:
+        return f"{FACTS} {error}"
     if not isinstance(facts, dict):
         return f"{FACTS} is no JSON object"
     if facts.get("format") != FORMAT:
         return f"its format is {facts.get('format')!r}, and this version of rnnfarm reads {FORMAT}"
     if facts.get("sha256") != _checksum(facts):
         return f"the checksum of {FACTS} is wrong"
+    if what := wrong_field(facts, STATE):
+        return f"{FACTS}: {what}"
     return facts
 
 
 def sweep(run: Path) -> None:
-    """Remove what a killed process left half written or half removed in a run's folder."""
+    """Remove what a killed process left half written or half removed in a run's folder.
+
+    Anything else of such a name is left alone.
+    """
     for path in run.glob(".*.tmp"):
-        path.unlink()
+        if path.is_file() and _HALF_WRITTEN.fullmatch(path.name):
+            path.unlink()
     for path in (run / "checkpoints").glob(".step-*"):
-        shutil.rmtree(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def _free(path: Path, name: str) -> Path:

@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 from rnnfarm.data.split import Split
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.metrics.text import bits, perplexity
+from rnnfarm.metrics_log import append_evaluation
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
-from rnnfarm.report import append_evaluation
 from rnnfarm.training.checkpoint import best_measured
 from rnnfarm.training.lanes import Node, reduce_tree
 from rnnfarm.training.monitor import Direction

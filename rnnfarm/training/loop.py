@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import reprlib
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.data.window import Windows
-from rnnfarm.errors import PluginError, RunError
+from rnnfarm.equations.parts import part_name
+from rnnfarm.errors import DataError, PluginError, RunError
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
 from rnnfarm.training.best import Evaluations
@@ -310,21 +312,39 @@ class Trainer:
             layer, _, state = name.rpartition(".")
             for lane in self.lanes:
                 lane.states[layer][state] = self.device.put(np.ascontiguousarray(array[lane.rows]))
-        self.schedule.restore(facts["schedule"])
-        for callback, kept in zip(self.callbacks, facts["callbacks"], strict=True):
-            callback.restore(kept["state"])
-            callback.stop = kept["stop"]
-        self.train_loss = facts["train_loss"]
+        self._restore_parts(checkpoint)
+        self.train_loss = checkpoint.fact("train_loss")
         self.evaluations.restore(facts)
         self.learned = facts.get("learned", checkpoint.step)
         self.updates = facts.get("updates", checkpoint.step)
         self.step = checkpoint.step
-        kernels = self.kernels
-        if kernels and facts["kernels"] != kernels:
+        kernels, before = self.kernels, checkpoint.fact("kernels")
+        if kernels and before != kernels:
             log.warning(
                 "the kernels were %s and are now %s; the last bits of the results may differ",
-                facts["kernels"], kernels,
+                before, kernels,
             )  # fmt: skip
+
+    def _restore_parts(self, checkpoint: Checkpoint) -> None:
+        """Give the schedule and the callbacks back their states; DataError where one is none."""
+        kept = checkpoint.fact("callbacks")
+        if len(kept) != len(self.callbacks):
+            raise DataError(
+                f"the checkpoint {checkpoint.path} has the states of {len(kept)} callbacks, and "
+                f"the job has {len(self.callbacks)}; use another checkpoint"
+            )
+        parts: list[Schedule | Callback] = [self.schedule, *self.callbacks]
+        states = [checkpoint.fact("schedule"), *(one["state"] for one in kept)]
+        for part, state in zip(parts, states, strict=True):
+            try:
+                part.restore(state)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise DataError(
+                    f"the checkpoint {checkpoint.path} is damaged: it holds {reprlib.repr(state)} "
+                    f"as the state of {part_name(part)} ({type(error).__name__}); use another one"
+                ) from error
+        for callback, one in zip(self.callbacks, kept, strict=True):
+            callback.stop = one["stop"]
 
     def forget_evaluations(self) -> None:
         """Go on with another validation split: what was measured so far decides nothing more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from rnnfarm.training.callback import Callback
 from rnnfarm.training.checkpoint import Checkpoint, newest_checkpoint
 from rnnfarm.training.loop import Trainer
 from rnnfarm.training.run import check_same_job, read_run_job
+from rnnfarm.training.run_dataset import KEPT
 from rnnfarm.training.schedule import Schedule
 from rnnfarm.training.setup import Model
 
 log = logging.getLogger("rnnfarm")
+#: What a run writes after its job.toml.
+LEFT_BY_RUNS = ("checkpoints", "metrics.jsonl", "run.json", KEPT)
 SHOWN = 3  # values that a sentence names
 
 
@@ -30,7 +34,12 @@ def check_folder(out: Path, job: Job, registry: Registry, resume: bool) -> None:
 
     Reads the folder alone: neither data nor kernels are made for a run that is then refused.
     """
-    if not (out / "job.toml").exists():
+    if not os.path.lexists(out / "job.toml"):
+        if rest := [name for name in LEFT_BY_RUNS if os.path.lexists(out / name)]:
+            raise JobError(
+                f"{out}: holds {rest[0]} of a run whose job.toml is lost; bring that back (each "
+                "checkpoint.json has the job too), or name another folder with --out"
+            )
         return
     if not resume:
         raise JobError(
@@ -51,7 +60,7 @@ def check_same_rates(checkpoint: Checkpoint, job: Job, registry: Registry) -> No
 
     Those of a schedule that ends with the run depend on ``training.steps``.
     """
-    old = read_job(checkpoint.facts["job"], registry, checkpoint.path, str(checkpoint.path))
+    old = read_job(checkpoint.fact("job"), registry, checkpoint.path, str(checkpoint.path))
     mine, its = job.training, old.training
     now, then = (one.schedule.create(registry) for one in (mine, its))
     done = checkpoint.step
@@ -70,7 +79,7 @@ def check_same_rates(checkpoint: Checkpoint, job: Job, registry: Registry) -> No
 
 def warn_of_versions(checkpoint: Checkpoint, registry: Registry) -> None:
     """Say which plugins are not those that the checkpoint was computed with."""
-    old, new = checkpoint.facts["plugins"], registry.versions()
+    old, new = checkpoint.fact("plugins"), registry.versions()
     changed = [
         f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}"
         for name in sorted(old.keys() | new.keys())

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from rnnfarm.files import write_whole
 from rnnfarm.job import Job, read_job
 from rnnfarm.nn.layer import Arrays
 from rnnfarm.plugins import Registry
+from rnnfarm.small_files import UnreadableError, read_toml
 from rnnfarm.training.checkpoint import (
     Checkpoint,
-    best_checkpoint,
+    best_whole,
     checkpoints,
     newest_checkpoint,
     read_checkpoint,
@@ -95,11 +95,13 @@ def learned_of(checkpoint: Checkpoint) -> dict[str, Any]:
 def read_run_job(run: Path, registry: Registry) -> Job:
     """The job that a run was made from, as resolved; JobError where ``run`` is no run."""
     path = run / "job.toml"
-    if not path.is_file():
-        raise JobError(f"{run}: this is not a run, it holds no job.toml; mend the path")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raw = read_toml(path)
+    except UnreadableError as error:
+        if error.missing or not run.is_dir():
+            raise JobError(
+                f"{run}: this is not a run, it holds no job.toml; correct the path"
+            ) from None
         raise DataError(
             f"{path}: damaged ({error}); restore it from the job that was run"
         ) from None
@@ -171,10 +173,12 @@ def choose_checkpoint(run: Path, wanted: str) -> Checkpoint:
     if wanted == "newest":
         found = newest_checkpoint(folder)
     elif wanted == "best":
-        best = best_checkpoint(folder)
-        if best is None:
-            log.warning("%s: none of its checkpoints was measured; the newest one is taken", run)
-        found = newest_checkpoint(folder) if best is None else read_checkpoint(best)
+        found = best_whole(folder)
+        if found is None:
+            log.warning(
+                "%s: none of its whole checkpoints was measured; the newest one is taken", run
+            )
+            found = newest_checkpoint(folder)
     else:
         names = [path.name for path in checkpoints(folder)]
         name = f"step-{wanted:0>8}" if wanted.isdecimal() else wanted

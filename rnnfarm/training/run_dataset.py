@@ -15,6 +15,7 @@ from rnnfarm.errors import DataError, JobError
 from rnnfarm.files import write_whole
 from rnnfarm.job_tables import Job
 from rnnfarm.plugins import Registry
+from rnnfarm.small_files import MOST_MANIFEST, UnreadableError, read_small
 from rnnfarm.training.checkpoint import Checkpoint
 
 log = logging.getLogger("rnnfarm")
@@ -27,8 +28,8 @@ GOES_ON = "the run goes on, with another result than either dataset alone gives"
 def keep_dataset(run: Path, dataset: Dataset) -> None:
     """Write a dataset's manifest into a run's folder, for models that read without the dataset."""
     text = dataset.manifest.to_json()
-    with suppress(OSError):
-        if (run / KEPT).read_bytes() == text:
+    with suppress(UnreadableError):
+        if read_small(run / KEPT, MOST_MANIFEST) == text:
             return
     write_whole(run / KEPT, text.decode())
 
@@ -37,11 +38,11 @@ def kept_dataset(run: Path, job: Job) -> Dataset | None:
     """Return what a run keeps of its dataset, without its shards; None where it keeps nothing."""
     path = run / KEPT
     try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); fix its permissions") from None
+        text = read_small(path, MOST_MANIFEST)
+    except UnreadableError as error:
+        if error.missing:
+            return None
+        raise DataError(f"{path}: {error}; restore it, or remove it") from None
     return Dataset(Place.of(job.data.path), parse_manifest(text, str(path)))
 
 
@@ -82,8 +83,8 @@ def check_resumable(checkpoint: Checkpoint, dataset: Dataset) -> bool:
 def check_same_data(checkpoint: Checkpoint, dataset: Dataset, consequence: str) -> None:
     """Warn where a dataset is not the one that a checkpoint was trained on; DataError where its ids
     mean something else than the model has learned."""
-    before, now = checkpoint.facts["data"], dataset.fingerprint()
-    if before["vocabularies"] != now["vocabularies"]:
+    before, now = checkpoint.fact("data"), dataset.fingerprint()
+    if before.get("vocabularies") != now["vocabularies"]:
         raise DataError(
             f"{dataset.path}: its vocabulary is not the one that {checkpoint.path} was trained "
             "with; bring that dataset back, or train anew with another --out"

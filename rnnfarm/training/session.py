@@ -18,8 +18,9 @@ from rnnfarm.data.rounding import precision_note
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import Interrupted, RunError
 from rnnfarm.job_tables import Job
+from rnnfarm.metrics_log import MetricsLog
 from rnnfarm.plugins import Registry
-from rnnfarm.report import MetricsLog, Progress, shown
+from rnnfarm.report import Progress, shown
 from rnnfarm.training.callback import Callback, RunInfo
 from rnnfarm.training.checkpoint import (
     checkpoints,
