@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from data_tools import sentence_of, sequences, write
+from pyarrow import fs
 from training_tools import REGISTRY, make_job, value_job, write_values
 
-from rnnfarm.data import Dataset, Split, open_dataset, verifier
+from rnnfarm.data import Column, Dataset, DatasetWriter, Split, open_dataset, verifier
 from rnnfarm.errors import DataError
 from rnnfarm.training.evaluate import evaluate_run
 from rnnfarm.training.predict import predict
@@ -88,9 +91,9 @@ def test_a_shard_is_verified_once_and_again_when_its_file_is_another(
     seen = []
     whole = verifier.is_whole
 
-    def counting(buffer: memoryview, info: object) -> bool:
+    def counting(blocks: Any, info: Any) -> bool:
         seen.append(info)
-        return whole(buffer, info)
+        return whole(blocks, info)
 
     monkeypatch.setattr(verifier, "is_whole", counting)
     for _ in range(3):
@@ -110,6 +113,43 @@ def test_a_shard_is_verified_once_and_again_when_its_file_is_another(
     read_all(split)
     split.confirm_whole()
     assert len(seen) == 7
+
+
+def test_what_is_fetched_is_verified_too() -> None:
+    filesystem = fs._MockFileSystem()
+    with DatasetWriter("d", {"t": Column.tokens(9)}, filesystem=filesystem) as writer:
+        writer.append("train", {"t": np.arange(9)})
+    split = open_dataset("d", filesystem=filesystem).split("train")
+    split.read("t", 0, 9)
+    split.confirm_whole()
+    with filesystem.open_input_stream("d/shard-00000.arrow") as file:
+        data = bytearray(file.read())
+    data[data.index(np.arange(9, dtype=np.uint8).tobytes())] = 5
+    with filesystem.open_output_stream("d/shard-00000.arrow") as file:
+        file.write(bytes(data))
+    split = open_dataset("d", filesystem=filesystem).split("train")
+    assert split.read("t", 0, 3).tolist() == [5, 1, 2]
+    with pytest.raises(DataError, match=r"d/shard-00000\.arrow: its checksum"):
+        split.confirm_whole()
+
+
+def test_a_shard_that_is_cut_off_meanwhile_is_damaged_and_no_crash(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, whole = threading.Event(), verifier.is_whole
+
+    def waiting(blocks: Any, info: Any) -> bool:
+        go.wait()
+        return whole(blocks, info)
+
+    monkeypatch.setattr(verifier, "is_whole", waiting)
+    split = open_dataset(dataset.path).split("train")
+    split.starts()
+    os.truncate(Path(dataset.path) / "shard-00002.arrow", 100)
+    (Path(dataset.path) / "shard-00004.arrow").unlink()  # it stays mapped, and says nothing
+    go.set()
+    with pytest.raises(DataError, match="shard-00002"):
+        split.confirm_whole()
 
 
 def test_other_splits_are_not_to_blame(dataset: Dataset, tmp_path: Path) -> None:

@@ -99,8 +99,7 @@ def map_shard(
                 batch.validate(full=True)
             chunks = _chunks(shown, batches, info, columns, low)
             if verifier is not None:
-                file.seek(0)
-                verifier.verify(place, info, file.read_buffer())
+                verifier.verify(place, info, file)
             return chunks
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{shown}: not readable as an Arrow file ({error}); {REBUILD}") from None

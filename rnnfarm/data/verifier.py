@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import zlib
 from collections import deque
@@ -12,8 +13,13 @@ from rnnfarm.data.shards import REBUILD
 from rnnfarm.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
     from rnnfarm.data.manifest import ShardInfo
     from rnnfarm.data.place import Place
+
+    Block = bytes | memoryview
 
 BLOCK = 8 << 20
 
@@ -26,10 +32,9 @@ def wrong_checksum(place: Place, info: ShardInfo) -> str:
     )
 
 
-def is_whole(buffer: memoryview, info: ShardInfo) -> bool:
+def is_whole(blocks: Iterable[Block], info: ShardInfo) -> bool:
     """Return whether the bytes of a shard have its checksum: CRC-32, or SHA-256 where the dataset
     was built before there was another."""
-    blocks = (buffer[at : at + BLOCK] for at in range(0, len(buffer), BLOCK))
     if info.crc32 is not None:
         found = 0
         for block in blocks:
@@ -41,6 +46,25 @@ def is_whole(buffer: memoryview, info: ShardInfo) -> bool:
     return digest.hexdigest() == info.sha256
 
 
+def _same_file(path: Path, before: os.stat_result) -> Iterator[bytes]:
+    """The blocks of a local file, read and not mapped: a file that is cut off meanwhile would end
+    the process. _ReplacedError where it is not the one that was mapped."""
+    with path.open("rb", buffering=0) as file:
+        if not os.path.samestat(os.fstat(file.fileno()), before):
+            raise _ReplacedError
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _copy(buffer: memoryview) -> Iterator[memoryview]:
+    """The blocks of a shard that was fetched into this process."""
+    return (buffer[at : at + BLOCK] for at in range(0, len(buffer), BLOCK))
+
+
+class _ReplacedError(Exception):
+    """A dataset was built anew; what is mapped has no name any more."""
+
+
 class _Checks:
     """The checks of this process: those that wait, and what was found of those that are done.
 
@@ -49,19 +73,19 @@ class _Checks:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Any, Any, ShardInfo]] = deque()
+        self._waiting: deque[tuple[Any, Iterable[Block], ShardInfo]] = deque()
         self._thread: threading.Thread | None = None
         #: Whether each file is whole, None as long as that is not known.
         self.found: dict[Any, bool | None] = {}
         #: How many were found damaged.
         self.damaged = 0
 
-    def add(self, key: Any, buffer: Any, info: ShardInfo) -> None:
+    def add(self, key: Any, blocks: Iterable[Block], info: ShardInfo) -> None:
         with self._changed:
             if key in self.found:
                 return
             self.found[key] = None
-            self._waiting.append((key, buffer, info))
+            self._waiting.append((key, blocks, info))
             if self._thread is None or not self._thread.is_alive():
                 # A daemon: a process that ends does not wait for it.
                 self._thread = threading.Thread(target=self._run, name="verify", daemon=True)
@@ -73,9 +97,14 @@ class _Checks:
                 if not self._waiting:
                     self._thread = None
                     return
-                key, buffer, info = self._waiting.popleft()
-            whole = is_whole(memoryview(buffer), info)
-            del buffer
+                key, blocks, info = self._waiting.popleft()
+            try:
+                whole = is_whole(blocks, info)
+            except (_ReplacedError, FileNotFoundError):
+                whole = True  # the next shard that is mapped says so
+            except OSError:
+                whole = False
+            del blocks
             with self._changed:
                 self.found[key] = whole
                 self.damaged += not whole
@@ -96,14 +125,20 @@ class Verifier:
         #: Of every shard that was mapped: its file as it is on the disk, and how it is named.
         self._mapped: dict[Any, tuple[Place, ShardInfo]] = {}
 
-    def verify(self, place: Place, info: ShardInfo, buffer: Any) -> None:
-        """Begin to verify a shard, whose bytes are in `buffer`, unless it was done before."""
+    def verify(self, place: Place, info: ShardInfo, mapped: Any) -> None:
+        """Begin to verify a shard, which is `mapped`, unless it was done before."""
         key: Any = object()  # what was fetched is a copy of its own
+        blocks: Iterable[Block]
         if place.local is not None:
-            file = place.file(info.file), place.version(info.file)
-            key = (*file, info.sha256, info.crc32)
+            path = place.local / info.file
+            now = path.stat()
+            key = (path, now.st_ino, now.st_size, now.st_mtime_ns, info.sha256, info.crc32)
+            blocks = _same_file(path, now)
+        else:
+            mapped.seek(0)
+            blocks = _copy(memoryview(mapped.read_buffer()))
         self._mapped[key] = (place, info)
-        CHECKS.add(key, buffer, info)
+        CHECKS.add(key, blocks, info)
 
     def check(self) -> None:
         """DataError where a shard is known to be damaged by now; waits for none."""
