@@ -78,6 +78,9 @@ def cli(ctx: click.Context, blocked: tuple[str, ...]) -> None:
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint.")
 @click.option(
+    "--edited", is_flag=True, help="Go on with equations that have changed since the checkpoint."
+)
+@click.option(
     "--rebuild",
     "stale",
     flag_value="rebuild",
@@ -95,6 +98,7 @@ def train(
     settings: tuple[str, ...],
     out: Path | None,
     resume: bool,
+    edited: bool,
     stale: str | None,
     quiet: bool,
     as_json: bool,
@@ -105,6 +109,8 @@ def train(
     registry = load_registry(ctx)
     if stale is not None:
         settings += (f"data.stale={stale}",)
+    if edited:
+        settings += ("training.edited=use",)
     loaded = load_job(job, settings, registry)
     distributed = workers is not None or address is not None
     if loaded.cluster.workers != 1 and not distributed:

@@ -214,13 +214,16 @@ def _resolve_parts(
             continue
         try:
             part = registry.get(table.kind, name)
+            holder[slot][table.key] = registry.stored_name(table.kind, name)
             holder[slot]["settings"] = _resolved(part, settings, path, table, found)
         except PluginError as error:
             missing.append((f"{path}.{table.key}", str(error)))
+        except JobError as error:  # two plugins claim the name
+            found.append((f"{path}.{table.key}", str(error)))
         else:
             found += _state_problems(path, own, part)
-    _find_named(job["training"], "training", "kernel", registry, missing)
-    _find_named(job["cluster"], "cluster", "exchange", registry, missing)
+    for section, key in (("training", "kernel"), ("cluster", "exchange")):
+        _find_named(job[section], f"{section}.{key}", registry, found, missing)
 
 
 def _part_tables(job: dict[str, Any]) -> Iterator[tuple[str, Any, Any, type[PartTable]]]:
@@ -285,15 +288,18 @@ def _state_problems(path: str, own: dict[str, Any], cell: Any) -> list[Problem]:
 
 
 def _find_named(
-    table: Any, section: str, key: str, registry: Registry, missing: list[Problem]
+    table: Any, path: str, registry: Registry, found: list[Problem], missing: list[Problem]
 ) -> None:
     """Note where a kernel or an exchange is named that cannot be had."""
+    key = path.partition(".")[2]
     name = table.get(key, "auto") if isinstance(table, dict) else "auto"
     if isinstance(name, str) and name != "auto":
         try:
             registry.get(f"{key}s", name)
         except PluginError as error:
-            missing.append((f"{section}.{key}", f"{error}; 'auto' takes the best one"))
+            missing.append((path, f"{error}; 'auto' takes the best one"))
+        except JobError as error:  # two plugins claim the name
+            found.append((path, str(error)))
 
 
 def _section_problems(name: str, table: type[Table], error: ValidationError) -> list[Problem]:

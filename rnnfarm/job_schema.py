@@ -41,7 +41,7 @@ def _any_part(
         _one_part(table, plain, n, registry, definitions) for n in names
     ]
     # ``module:Name`` is a part too, with settings that are known only when it is imported.
-    loose = plain["properties"] | {table.key: {"type": "string", "pattern": "^[\\w.]+:[\\w.]+$"}}
+    loose = plain["properties"] | {table.key: {"type": "string", "pattern": "^[\\w.-]+:[^\\s:]+$"}}
     variants.append({**plain, "properties": loose, "additionalProperties": True})
     if table.key == "name":
         variants.append({"type": "string", "description": f"one of: {', '.join(names)}"})

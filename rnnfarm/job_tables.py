@@ -286,6 +286,11 @@ class TrainingTable(Table):
     )
     log_every: Positive = Field(default=1, description="steps between two entries of metrics.jsonl")
     gradient_flow_every: Count = Field(default=0, description="0: never")
+    edited: Literal["refuse", "use"] = Field(
+        default="refuse",
+        description="what a resumed run does where the equations of a cell, the loss or the "
+        "optimizer have changed since its checkpoint",
+    )
     callbacks: list[CallbackTable] = Field(
         default=[], description="what acts on the run after its evaluations"
     )

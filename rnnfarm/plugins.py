@@ -19,7 +19,7 @@ from rnnfarm.discovery import (
     sources,
 )
 from rnnfarm.errors import JobError, PluginError, suggestion
-from rnnfarm.hookspecs import KINDS
+from rnnfarm.hookspecs import KINDS, PROJECT
 
 BLOCK_VARIABLE = "RNNFARM_NO_PLUGINS"
 BASES = {
@@ -40,18 +40,23 @@ class _Entry:
     plugin: Plugin
     part: Any  # a class, or "module:Name"
 
+    @property
+    def is_builtin(self) -> bool:
+        return self.plugin.distribution == PROJECT
+
 
 class Registry:
     """The parts of all plugins by kind and name.
 
     A name is ``lstm``, or ``distribution:lstm`` where two plugins claim it, or ``module:Name`` for
-    a class that no plugin gives but that can be imported.
+    a class that no plugin gives but that can be imported. A built-in part keeps its plain name,
+    whatever else is installed; a plain name that two plugins claim names neither.
     """
 
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
         self.blocked: tuple[str, ...] = ()
-        self._plain: dict[str, dict[str, _Entry]] = {kind: {} for kind in KINDS}
+        self._plain: dict[str, dict[str, list[_Entry]]] = {kind: {} for kind in KINDS}
         self._qualified: dict[str, dict[str, _Entry]] = {kind: {} for kind in KINDS}
 
     @classmethod
@@ -91,35 +96,49 @@ class Registry:
 
     def _claim(self, kind: str, name: str, entry: _Entry) -> None:
         plugin = entry.plugin
-        qualified = f"{normal(plugin.distribution)}:{name}"
-        holder = self._plain[kind].setdefault(name, entry)
-        own = self._qualified[kind].setdefault(qualified, entry)
-        if holder is entry:
+        claims = self._plain[kind].setdefault(name, [])
+        own = self._qualified[kind].setdefault(_qualified(entry, name), entry)
+        if own is not entry:
+            what, mend = f"{own.plugin} has already", "rename one of them"
+        elif not claims:
+            claims.append(entry)
             return
-        mend = (
-            f"write '{plugin.distribution}:{name}' to use this one"
-            if own is entry
-            else "rename one of them"
-        )
-        plugin.clashes.append(
-            f"{plugin} claims the {singular(kind)} '{name}', which {holder.plugin} has already; "
-            f"{mend}"
-        )
+        elif claims[0].is_builtin:
+            what = f"{claims[0].plugin} has already"
+            mend = f"write '{plugin.distribution}:{name}' to use this one"
+        else:
+            claims.append(entry)
+            what = f"{claims[0].plugin} claims too"
+            mend = f"write {_either(claims, name)} in a job"
+        plugin.clashes.append(f"{plugin} claims the {singular(kind)} '{name}', which {what}; {mend}")
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind of part; ``distribution:name`` where a name was taken."""
-        plain = self._plain[kind]
+        plain = {name: claims for name, claims in self._plain[kind].items() if len(claims) == 1}
         clashing = [
-            f"{entry.plugin.distribution}:{qualified.partition(':')[2]}"
+            f"{entry.plugin.distribution}:{name}"
             for qualified, entry in self._qualified[kind].items()
-            if plain[qualified.partition(":")[2]] is not entry
+            if entry not in plain.get(name := qualified.partition(":")[2], [])
         ]
         return sorted(plain) + sorted(clashing)
+
+    def stored_name(self, kind: str, name: str) -> str:
+        """Return the name by which a run keeps a part, whatever is installed later.
+
+        That is ``lstm`` for a built-in part and ``distribution:name`` for one of a plugin; a name
+        that no plugin gives stays as it is. Raises JobError for a name that two plugins claim.
+        """
+        entry = self._find(kind, name)
+        if entry is None:
+            return name
+        plain = name.rpartition(":")[2]
+        return plain if entry.is_builtin else _qualified(entry, plain)
 
     def get(self, kind: str, name: str) -> Any:
         """Return the part, importing it if need be.
 
-        Raises PluginError when no plugin gives it, when it does not import, or when it is no part.
+        Raises PluginError when no plugin gives it, when it does not import, or when it is no part;
+        JobError for a name that two plugins claim.
         """
         entry = self._find(kind, name)
         if entry is None and ":" in name:
@@ -138,7 +157,14 @@ class Registry:
     def _find(self, kind: str, name: str) -> _Entry | None:
         distribution, colon, rest = name.rpartition(":")
         if not colon:
-            return self._plain[kind].get(name)
+            claims = self._plain[kind].get(name, [])
+            if len(claims) > 1:
+                both = " and ".join(str(entry.plugin) for entry in claims)
+                raise JobError(
+                    f"the {singular(kind)} '{name}' is claimed by {both}; write "
+                    f"{_either(claims, name)}"
+                )
+            return claims[0] if claims else None
         return self._qualified[kind].get(f"{normal(distribution)}:{rest}")
 
     def _unknown(self, kind: str, name: str) -> str:
@@ -151,6 +177,14 @@ class Registry:
     def versions(self) -> dict[str, str]:
         """Return distribution -> version of the plugins that are loaded."""
         return {p.distribution: p.version for p in self.plugins if p.refused is None}
+
+
+def _qualified(entry: _Entry, name: str) -> str:
+    return f"{normal(entry.plugin.distribution)}:{name}"
+
+
+def _either(claims: Iterable[_Entry], name: str) -> str:
+    return " or ".join(f"'{_qualified(entry, name)}'" for entry in claims)
 
 
 def singular(kind: str) -> str:

@@ -13,7 +13,7 @@ import ray
 
 from rnnfarm.cluster.group import Group, GroupBroken
 from rnnfarm.cluster.metrics import Metrics
-from rnnfarm.cluster.worker import Snapshot, StepReport, software_of
+from rnnfarm.cluster.worker import Snapshot, StepReport, equations_of, software_of
 from rnnfarm.data.window import Windows
 from rnnfarm.errors import RunError
 from rnnfarm.job_tables import Job
@@ -184,7 +184,7 @@ class ClusterTrainer(Trainer):
             str(Path.cwd()) if moved else None,
             self.model.scales,
             self.model.loss.loss.settings(),
-            software_of(self.registry),
+            software_of(self.registry) | equations_of(self),
             self.log_file,
             self.say,
         )

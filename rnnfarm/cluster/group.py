@@ -58,6 +58,13 @@ class Slot:
     retry: float = 0.0  # when it may be filled again
 
 
+#: Why equations may differ where all nodes have the same plugins.
+EQUATIONS = (
+    "equations that differ from process to process depend on more than their arguments and "
+    "settings: random numbers, the time, the order of a set"
+)
+
+
 class GroupBroken(Exception):  # noqa: N818  (the engine mends it)
     """Workers died or hung; the message says which and why."""
 
@@ -228,9 +235,11 @@ class Group:
             self._tell({slot: reply.lines})
             differences = self._differences(slot)
             if differences and first:
+                advice = "install the same on every node"
+                if any(line.startswith("  equations of") for line in differences):
+                    advice += f" ({EQUATIONS})"
                 raise DeviceError(
-                    "the workers differ from the driver; install the same on every node:\n"
-                    + "\n".join(differences)
+                    f"the workers differ from the driver; {advice}:\n" + "\n".join(differences)
                 )
             if differences:
                 self._failed(

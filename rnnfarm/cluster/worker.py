@@ -366,6 +366,11 @@ def software_of(registry: Registry) -> dict[str, str]:
     return {"rnnfarm": __version__} | {f"plugin {k}": v for k, v in registry.versions().items()}
 
 
+def equations_of(trainer: Trainer) -> dict[str, str]:
+    """The fingerprints of a job's equations, which have to be the driver's too."""
+    return {f"equations of {name}": found for name, found in trainer.equations.items()}
+
+
 def facts_of(
     registry: Registry, dataset: Dataset, model: Model, trainer: Trainer
 ) -> dict[str, str]:
@@ -383,6 +388,7 @@ def facts_of(
         "BLAS": ", ".join(blas),
         **software_of(registry),
         **{f"kernel of {one.name}": one.kernel_variant for one in model.network.recurrent},
+        **equations_of(trainer),
         **{f"data ({k})": v[:12] for k, v in dataset.fingerprint().items()},
         "first parameters": trainer.parameters_sha256()[:12],
     }

@@ -124,7 +124,8 @@ def build_from_settings(
     reader: Reader = registry.get("readers", reader_name)(**settings)
     if base is not None:
         reader.base = base
-    return build_dataset(reader, path, progress=progress, name=reader_name, replace=replace)
+    name = registry.stored_name("readers", reader_name)
+    return build_dataset(reader, path, progress=progress, name=name, replace=replace)
 
 
 def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = None) -> Dataset:

@@ -82,7 +82,7 @@ def _same_reader(one: str, other: str, registry: Registry) -> bool:
     """Whether two names are of one reader, also where one is an import string."""
     try:
         return one == other or registry.get("readers", one) is registry.get("readers", other)
-    except PluginError:
+    except (PluginError, JobError):
         return False
 
 
@@ -91,7 +91,7 @@ def defaults_of(reader: str, registry: Registry) -> dict[str, Any]:
     reader cannot be had."""
     try:
         part = registry.get("readers", reader)
-    except PluginError:
+    except (PluginError, JobError):
         return {}
     return {name: plain(getattr(part, name, None)) for name in declared(part)}
 

@@ -225,6 +225,11 @@ class LossTrace:
     rows: Symbol
     ignored: Symbol | None
 
+    @property
+    def results(self) -> dict[str, Symbol | None]:
+        """All that it computes, by name."""
+        return {"rows": self.rows, "ignored": self.ignored}
+
 
 def trace_loss(loss: Loss, outputs: int, targets: int) -> LossTrace:
     """Run a loss's equations once, for ``outputs`` outputs and ``targets`` target values."""

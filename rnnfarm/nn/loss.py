@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnfarm.equations.derive import derive
+from rnnfarm.equations.fingerprint import stable_fingerprint
 from rnnfarm.equations.parts import Loss, LossTrace, part_name, trace_loss
 from rnnfarm.errors import DataError
 from rnnfarm.kernels.choose import KernelChoice
@@ -74,10 +75,16 @@ class LossFunction:
         weights = loss.class_weights
         self._weights = None if weights is None else np.asarray(weights, dtype)
         self._ignored: RowProgram | None = None
+        #: The fingerprint of its equations; None where it has none.
+        self.equations: str | None = None
         #: The numbers of a target: 1 for classes.
         self.targets = self._targets = 1 if self._classes else targets
         if loss.evaluate is None:
-            self._compile(trace_loss(loss, outputs, targets), choice)
+            trace = trace_loss(loss, outputs, targets)
+            self.equations = stable_fingerprint(
+                part_name(loss), trace.results, lambda: trace_loss(loss, outputs, targets).results
+            )
+            self._compile(trace, choice)
         #: What evaluation measures; ``Loss.measured``.
         self.measured = self
         if (measured := loss.measured()) is not loss:

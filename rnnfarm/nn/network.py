@@ -157,8 +157,12 @@ class Network:
     @property
     def kernels(self) -> dict[str, str]:
         """The kernel of every recurrent layer."""
-        decoding = self.decoder.recurrent if self.decoder is not None else []
-        return {layer.name: layer.kernel_name for layer in (*self.recurrent, *decoding)}
+        return {layer.name: layer.kernel_name for layer in self.every_recurrent}
+
+    @property
+    def every_recurrent(self) -> list[RecurrentLayer]:
+        """The recurrent layers, those of the decoder too."""
+        return [*self.recurrent, *(self.decoder.recurrent if self.decoder is not None else [])]
 
     def zero_states(self, rows: int) -> dict[str, dict[str, FloatArray]]:
         """The states of ``rows`` rows before anything was read, by layer."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnfarm.equations.fingerprint import stable_fingerprint
 from rnnfarm.equations.gather import gather_products
 from rnnfarm.equations.graph import Parameter
 from rnnfarm.equations.instrument import PlanOptions
@@ -84,6 +85,12 @@ class RecurrentLayer(Layer):
         self._building = Lock()  # lanes ask for kernels at the same time
         self.inputs, self.hidden = inputs, hidden
         self.trace = trace_cell(cell, inputs, hidden)
+        #: The fingerprint of its cell's equations at these widths.
+        self.equations = stable_fingerprint(
+            self.trace.name,
+            self.trace.new_states,
+            lambda: trace_cell(cell, inputs, hidden).new_states,
+        )
         order = plan_trace(self.trace, hidden, replace(self.options, training=False)).parameters
         #: What stands for one-hot vectors of the tokens that the layer reads, if it reads any.
         self.gather: Gather | None = None

@@ -62,6 +62,14 @@ class Checkpoint:
             )
         return self.facts[name]
 
+    def edited(self, equations: Mapping[str, str]) -> list[str]:
+        """What of these equations, by their fingerprints, is not what it was trained with.
+
+        A checkpoint of a version that kept no fingerprints tells of none.
+        """
+        kept = self.facts.get("equations", {})
+        return [name for name, found in equations.items() if kept.get(name, found) != found]
+
     def group(self, prefix: str) -> dict[str, npt.NDArray[Any]]:
         """The arrays ``PREFIX.NAME``, by NAME."""
         start = prefix + "."

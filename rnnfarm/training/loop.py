@@ -105,6 +105,11 @@ class Trainer:
         return self.model.network.kernels
 
     @property
+    def equations(self) -> dict[str, str]:
+        """The fingerprints of the equations of recurrent layers, loss and optimizer."""
+        return self.model.equations | {"optimizer": self.optimizer.equations}
+
+    @property
     def stop(self) -> str | None:
         """Why a callback wants the run to end, or None."""
         return next((callback.stop for callback in self.callbacks if callback.stop), None)
@@ -284,6 +289,7 @@ class Trainer:
             "scales": {name: scale.to_dict() for name, scale in self.model.scales.items()},
             "plugins": registry.versions(),
             "kernels": self.kernels,
+            "equations": self.equations,
             "parameters_sha256": self.parameters_sha256(),
             "job": self.job.to_dict(),
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from rnnfarm.equations.fingerprint import stable_fingerprint
 from rnnfarm.equations.parts import Optimizer, OptimizerTrace, part_name, trace_optimizer
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.device import HOST, Device
@@ -49,6 +50,12 @@ class OptimizerPass:
         self._device = HOST if choice is None else choice.where
         self._threads = threads
         self.optimizer = optimizer
+        #: The fingerprint of its equations.
+        self.equations = stable_fingerprint(
+            part_name(optimizer),
+            trace_optimizer(optimizer).outputs,
+            lambda: trace_optimizer(optimizer).outputs,
+        )
         self._dtype = dtype
         # Without weight decay all segments are alike, and those that touch become one.
         decaying = optimizer.weight_decay != 0

@@ -89,6 +89,22 @@ def warn_of_versions(checkpoint: Checkpoint, registry: Registry) -> None:
         log.warning("since the checkpoint, %s; the results may differ", ", ".join(changed))
 
 
+def check_same_equations(checkpoint: Checkpoint, trainer: Trainer) -> None:
+    """JobError where equations are not those that a checkpoint was trained with, unless the job
+    says that this is meant; then it is warned of."""
+    edited = checkpoint.edited(trainer.equations)
+    if not edited:
+        return
+    what = f"the equations of {' and '.join(edited)} are not those that {checkpoint.path}"
+    if trainer.job.training.edited == "use":
+        log.warning("%s was trained with; the run goes on with the new ones", what)
+        return
+    raise JobError(
+        f"{what} was trained with; bring the old ones back, go on with the new ones with --edited, "
+        "or start another run with --out"
+    )
+
+
 def check_evaluated(trainer: Trainer, valid: Windows | None) -> None:
     """JobError where a part waits for evaluations and there will be none."""
     parts: list[Schedule | Callback] = [trainer.schedule, *trainer.callbacks]

@@ -42,7 +42,8 @@ FREE = {
     "training.steps", "training.schedule.steps", "training.evaluate_every",
     "training.checkpoint_every", "training.keep", "training.log_every",
     "training.gradient_flow_every", "training.threads", "training.kernel", "training.device",
-    "cluster", "data.path", "data.base", "data.build", "data.stale", "data.verify",
+    "training.edited", "cluster", "data.path", "data.base", "data.build", "data.stale",
+    "data.verify",
 }  # fmt: skip
 
 
@@ -73,6 +74,11 @@ def open_run(
         dataset = dataset_of_run(run, job, registry)
         check_same_data(found, dataset, "what follows is of another dataset")
     model = make_model(job, dataset, registry, **learned_of(found))
+    if edited := found.edited(model.equations):
+        log.warning(
+            "the equations of %s are not those that %s was trained with; what follows is of the "
+            "new ones", " and ".join(edited), found.path,
+        )  # fmt: skip
     layout = model.network.layout
     arena = np.zeros(layout.size, job.training.dtype)
     restore_arrays(found, "parameters", layout.views(arena))

@@ -36,6 +36,7 @@ from rnnfarm.training.preflight import (
     check_countable,
     check_evaluated,
     check_folder,
+    check_same_equations,
     warn_of_target,
     warn_of_unused,
     warn_of_versions,
@@ -85,6 +86,8 @@ def train(
         known = {} if before is None else learned_of(before)
         model = make_model(job, dataset, registry, computes_here, **known)
         trainer = make_trainer(job, registry, model, make_windows(job, model, dataset, "train"))
+        if before is not None:
+            check_same_equations(before, trainer)
         valid = make_windows(job, model, dataset, "valid") if "valid" in dataset.splits else None
         check_evaluated(trainer, valid)
         warn_of_unused(trainer, valid, computes_here)

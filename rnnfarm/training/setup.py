@@ -61,6 +61,13 @@ class Model:
         """The column that the targets are of: for the target ``next`` the input."""
         return self.input if self.target == NEXT else self.target
 
+    @property
+    def equations(self) -> dict[str, str]:
+        """The fingerprints of the equations of its recurrent layers and of its loss."""
+        found = {layer.name: layer.equations for layer in self.network.every_recurrent}
+        loss = self.loss.equations
+        return found if loss is None else found | {"loss": loss}
+
 
 def make_model(
     job: Job,
