@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,7 +19,9 @@ from rnnfarm.cli_plugins import check, new_plugin, report
 from rnnfarm.errors import printable
 from rnnfarm.terminal import (
     Suggesting,
+    apart,
     as_json,
+    each_apart,
     load_registry,
     log,
     naming,
@@ -30,6 +32,10 @@ from rnnfarm.terminal import (
     run,
     setting,
 )
+
+if TYPE_CHECKING:
+    from rnnfarm.equations.explain import Explanation
+    from rnnfarm.plugins import Registry
 
 checkpoint = click.option("--checkpoint", metavar="NAME", help="The newest one if not given.")
 beam = click.option(
@@ -111,7 +117,8 @@ def train(
         settings += (f"data.stale={stale}",)
     if edited:
         settings += ("training.edited=use",)
-    loaded = load_job(job, settings, registry)
+    with apart():
+        loaded = load_job(job, settings, registry)
     distributed = workers is not None or address is not None
     if loaded.cluster.workers != 1 and not distributed:
         log(quiet)("one process computes all lanes (--workers N: in N); the result is the same")
@@ -121,7 +128,7 @@ def train(
 
     progress = Progress(quiet=quiet)
     out = out or Path("runs") / job.stem
-    with naming(job):
+    with naming(job), apart():
         if not distributed:
             result = train_job(loaded, registry, out=out, resume=resume, progress=progress)
         else:
@@ -191,15 +198,17 @@ def evaluate(
 
     if split is not None and source is not None:
         raise click.UsageError("give at most one of --split NAME and --input PATH")
-    report = evaluate_run(
-        run,
-        load_registry(ctx),
-        split=split or "valid",
-        input=source,
-        checkpoint=checkpoint,
-        search=Search(beam, penalty),
-        plot=plot,
-    )
+    registry = load_registry(ctx)
+    with apart():
+        report = evaluate_run(
+            run,
+            registry,
+            split=split or "valid",
+            input=source,
+            checkpoint=checkpoint,
+            search=Search(beam, penalty),
+            plot=plot,
+        )
     if as_json:
         print_json(report)
         return
@@ -247,23 +256,25 @@ def generate(
 
     if prompt is not None and source is not None:
         raise click.UsageError("give at most one of --prompt TEXT and --input PATH")
-    pieces = generate_text(
-        run,
-        load_registry(ctx),
-        prompt=prompt or "",
-        input=source,
-        length=length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
+    registry = load_registry(ctx)
+    with apart():
+        pieces = generate_text(
+            run,
+            registry,
+            prompt=prompt or "",
+            input=source,
+            length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            checkpoint=checkpoint,
+        )
     if as_json:
         begun = {"prompt": prompt or "", "input": None if source is None else str(source)}
-        print_json(begun | {"text": "".join(pieces)})
+        print_json(begun | {"text": "".join(each_apart(pieces))})
         return
-    for piece in pieces:
+    for piece in each_apart(pieces):
         click.echo(piece, nl=False)
     click.echo()
 
@@ -319,15 +330,18 @@ def predict(
     from rnnfarm.training.predict import predict as predict_rows
     from rnnfarm.training.search import Search
 
-    rows = predict_rows(
-        run,
-        load_registry(ctx),
-        split=split,
-        input=source,
-        checkpoint=checkpoint,
-        search=Search(beam, penalty),
-        plot=plot,
-    )
+    registry = load_registry(ctx)
+    with apart():
+        found = predict_rows(
+            run,
+            registry,
+            split=split,
+            input=source,
+            checkpoint=checkpoint,
+            search=Search(beam, penalty),
+            plot=plot,
+        )
+    rows = each_apart(found)
     if as_json:
         print_json_rows("predictions", rows)
         return
@@ -411,27 +425,43 @@ def explain(
     chosen: dict[str, Any] = {}
     override(chosen, settings)
     registry = load_registry(ctx)
-    made = registry.get("cells", cell)(**chosen)
+    with apart():
+        explanation = _explained(
+            registry, cell, chosen, (inputs, hidden), (window, batch), kernel, device, precision
+        )
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        click.echo(explanation.text().rstrip())
 
+
+def _explained(
+    registry: Registry,
+    cell: str,
+    settings: dict[str, Any],
+    widths: tuple[int, int],
+    sizes: tuple[int, int],
+    kernel: str | None,
+    device: str | None,
+    precision: str,
+) -> Explanation:
+    """What is made of a cell with (inputs, hidden) units, for windows of (T, B)."""
     from rnnfarm.equations.explain import explain as explain_cell
     from rnnfarm.equations.plan import make_plan
     from rnnfarm.kernels.choose import REFERENCE, KernelChoice, installed_kernels, kernel_for
 
+    made = registry.get("cells", cell)(**settings)
     if device is None:
         name = kernel or REFERENCE
         writer = registry.get("kernels", name)()
     else:
         name, writer = kernel_for(device, installed_kernels(registry))
-    plan, writer = make_plan(made, inputs, hidden), writer.in_precision(precision)
+    plan, writer = make_plan(made, *widths), writer.in_precision(precision)
     source = writer.text(plan, "float32")
     if source is None:
         source = KernelChoice({name: writer}, name, precision=precision).build(plan)[1].source
-    remarks = writer.remarks(plan, "float32", window, batch)
-    explanation = explain_cell(made, inputs, hidden, source, remarks)
-    if as_json:
-        print_json(explanation.to_dict())
-    else:
-        click.echo(explanation.text().rstrip())
+    remarks = writer.remarks(plan, "float32", *sizes)
+    return explain_cell(made, *widths, source, remarks)
 
 
 cli.add_command(check)

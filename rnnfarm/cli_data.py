@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnfarm.errors import DataError, printable
-from rnnfarm.terminal import Suggesting, as_json, load_registry, log, print_json, quiet, setting
+from rnnfarm.terminal import (
+    Suggesting,
+    apart,
+    as_json,
+    load_registry,
+    log,
+    print_json,
+    quiet,
+    setting,
+)
 
 if TYPE_CHECKING:
     from rnnfarm.plugins import Registry
@@ -74,7 +83,8 @@ def data_build(
     chosen: dict[str, Any] = {"files": list(files)} if files else {}
     override(chosen, settings)
     registry = load_registry(ctx)
-    built = build_from_settings(reader, chosen, path, registry, log(quiet), replace=rebuild)
+    with apart():
+        built = build_from_settings(reader, chosen, path, registry, log(quiet), replace=rebuild)
     show_dataset(built.info(), registry, as_json, notes=quiet)  # else they were said
 
 

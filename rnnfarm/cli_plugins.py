@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from rnnfarm.errors import PluginError
-from rnnfarm.terminal import as_json, load_registry, print_json, setting
+from rnnfarm.errors import PluginError, printable
+from rnnfarm.terminal import as_json, each_apart, load_registry, print_json, setting
 
 
 @click.command()
@@ -29,11 +29,13 @@ def check(ctx: click.Context, plugin: str, settings: tuple[str, ...], as_json: b
     chosen: dict[str, Any] = {}
     override(chosen, settings)
     findings = []
-    for finding in check_plugin(registry, found, chosen):
+    for finding in each_apart(check_plugin(registry, found, chosen)):
         findings.append(finding)
         if not as_json:
             note = f"  {finding.note}" if finding.note else ""
             click.echo(f"{finding.result:<8}{finding.kind:<11} {finding.name}{note}")
+            for warning in finding.warnings:
+                click.echo(printable(f"        warning: {warning}"))
     failed = [finding.name for finding in findings if finding.result == "failed"]
     if as_json:
         print_json(

@@ -18,7 +18,7 @@ from rnnfarm.errors import JobError, PluginError, RnnfarmError, printable, sugge
 from rnnfarm.job_checks import Problem, cross_checks, part_checks
 from rnnfarm.job_tables import Job, PartTable, Table, without_none
 from rnnfarm.plugins import Registry
-from rnnfarm.settings import REQUIRED, foreign_values, plain, problems, validate
+from rnnfarm.settings import REQUIRED, declared, foreign_values, plain, problems, validate
 from rnnfarm.small_files import UnreadableError, parse_toml
 from rnnfarm.small_files import read_toml as read_small_toml
 
@@ -246,13 +246,9 @@ def _part_tables(job: dict[str, Any]) -> Iterator[tuple[str, Any, Any, type[Part
 def _resolved(
     part: Any, settings: dict[str, Any], path: str, table: type[PartTable], found: list[Problem]
 ) -> dict[str, Any]:
+    if (taken := taken_setting(table.kind, part)) is not None:
+        raise PluginError(taken)
     model = part.settings_model()
-    taken = sorted((set(table.model_fields) - {"settings"}) & set(model.model_fields))
-    if taken:
-        raise PluginError(
-            f"{part.__module__}.{part.__qualname__} declares the setting '{taken[0]}', which is a "
-            "key of the job file itself; rename the setting"
-        )
     try:
         validate(model, settings)
         resolved: dict[str, Any] = without_none(part(**settings).settings())
@@ -272,6 +268,20 @@ def _resolved(
             "mend or update its package"
         ) from error
     return settings
+
+
+def taken_setting(kind: str, part: Any) -> str | None:
+    """What is wrong where a part declares a setting that is a key of its table in a job."""
+    table = next((each for each in PARTS.values() if each.kind == kind), None)
+    if table is None:
+        return None
+    taken = sorted((set(table.model_fields) - {"settings"}) & set(declared(part)))
+    if not taken:
+        return None
+    return (
+        f"{part.__module__}.{part.__qualname__} declares the setting '{taken[0]}', which is a key "
+        "of the job file itself; rename the setting"
+    )
 
 
 def _state_problems(path: str, own: dict[str, Any], cell: Any) -> list[Problem]:

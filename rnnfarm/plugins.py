@@ -110,7 +110,9 @@ class Registry:
             claims.append(entry)
             what = f"{claims[0].plugin} claims too"
             mend = f"write {_either(claims, name)} in a job"
-        plugin.clashes.append(f"{plugin} claims the {singular(kind)} '{name}', which {what}; {mend}")
+        plugin.clashes.append(
+            f"{plugin} claims the {singular(kind)} '{name}', which {what}; {mend}"
+        )
 
     def names(self, kind: str) -> list[str]:
         """Return the names of a kind of part; ``distribution:name`` where a name was taken."""

@@ -112,6 +112,21 @@ def _collect(part: type[Part]) -> dict[str, Any]:
     return found
 
 
+def unannotated(part: type[Part]) -> list[str]:
+    """Return the class attributes that look like settings and have no annotation.
+
+    Numbers, texts and truth values of classes that a plugin has written, by names without ``_``.
+    """
+    own = [base for base in part.__mro__ if not base.__module__.startswith("rnnfarm.")]
+    known = {name for base in part.__mro__ for name in inspect.get_annotations(base)}
+    return [
+        name
+        for base in own
+        for name, value in vars(base).items()
+        if not name.startswith("_") and name not in known and isinstance(value, int | float | str)
+    ]
+
+
 def _resolve(hint: Any, owner: type) -> Any:
     """Evaluate one annotation; what a ClassVar names need not exist at run time."""
     if not isinstance(hint, str):

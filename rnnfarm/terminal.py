@@ -20,6 +20,7 @@ from rnnfarm.errors import JobError, RnnfarmError, foreign_part, printable, sugg
 if TYPE_CHECKING:
     from rnnfarm.plugins import Registry
 
+Item = TypeVar("Item")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: What the system says of a path that cannot be.
@@ -72,6 +73,25 @@ def naming(job: Path) -> Iterator[None]:
         key = re.compile(r"(data|model|training|cluster)(\.\w+)*: ")
         named = [f"{job}: {s}" if key.match(s) else s for s in error.errors]
         raise JobError(named) from error
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Send to stderr what the parts of plugins print: stdout is for the command's answer alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def each_apart(items: Iterable[Item]) -> Iterator[Item]:
+    """Give items that are made one by one, each of them ``apart``."""
+    remaining = iter(items)
+    while True:
+        with apart():
+            try:
+                item = next(remaining)
+            except StopIteration:
+                return
+        yield item
 
 
 def print_json(report: dict[str, Any]) -> None:

@@ -123,7 +123,9 @@ def test_an_edited_cell_is_seen(
     same = job("tanh( affine(x, h) )", steps=3)
     assert train(*same, out=run, resume=True).steps == 3
     edited = job("tanh(1.5 * affine(x, h))", steps=4)
-    with pytest.raises(JobError, match="the equations of layer1 are not those that .*step-00000003"):
+    with pytest.raises(
+        JobError, match=r"the equations of layer1 are not those that .*step-00000003"
+    ):
         train(*edited, out=run, resume=True)
     caplog.clear()
     with caplog.at_level(logging.WARNING, "rnnfarm"):

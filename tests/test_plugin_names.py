@@ -74,9 +74,7 @@ def test_a_run_keeps_the_plugin_of_its_parts(
 ) -> None:
     install(tmp_path, monkeypatch, "b-cells", FIRST)
     write_tokens(tmp_path / "data", {"train": [60, 40], "valid": [30]})
-    raw = token_job(
-        tmp_path / "data", model={"layers": [{"cell": "twin", "hidden": 3}]}, steps=2
-    )
+    raw = token_job(tmp_path / "data", model={"layers": [{"cell": "twin", "hidden": 3}]}, steps=2)
     run = tmp_path / "run"
     registry = Registry.load()
     train(read_job(raw, registry), registry, out=run)

@@ -20,6 +20,7 @@ from rnnfarm.equations.language import (
     relu,
     row_sum,
     sigmoid,
+    split,
     sqrt,
     tanh,
 )
@@ -35,6 +36,7 @@ from rnnfarm.testing import (
     check_optimizer,
     check_schedule,
 )
+from rnnfarm.testing.cells import usual_sizes
 from rnnfarm.training.schedule import Schedule
 
 REGISTRY = Registry.load(())
@@ -101,6 +103,19 @@ class FixedWidth(Cell):
         return tanh(affine(x, units=4) + affine(h, units=4))
 
 
+class Halves(Cell):
+    """It wants twice as many inputs as it has units."""
+
+    def step(self, x, h):
+        left, right = split(x, 2)
+        return tanh(affine(x, h)) * left * right
+
+
+class NoWidth(Cell):
+    def step(self, x, h):
+        return tanh(affine(x, h, units=17))
+
+
 class NoInitialiser(Cell):
     def step(self, x, h):
         return tanh(affine(x, h, init="orthogonl"))
@@ -129,7 +144,7 @@ class Unsettled(Cell):
         (Random, AssertionError, r"draw no numbers of its own"),
         (Counting, AssertionError, r"traced twice"),
         (Deaf, AssertionError, r"depends on its input x"),
-        (FixedWidth, CellError, r"4 wide"),
+        (NoWidth, CellError, r"17 wide"),
         (NoInitialiser, CellError, r"did you mean 'orthogonal'"),
         (Unsettled, AssertionError, r"made from the settings"),
     ],
@@ -138,6 +153,12 @@ def test_wrong_cells(cell: type[Cell], error: type[Exception], sentence: str) ->
     with pytest.raises(error, match=sentence) as caught:
         check_cell(cell())
     assert cell.__name__ in str(caught.value) or "parameter 'W.h'" in str(caught.value)
+
+
+def test_cells_that_do_not_take_every_width_are_checked_at_one_that_they_take() -> None:
+    check_cell(FixedWidth())
+    check_cell(Halves())
+    assert usual_sizes(Halves()) == (5, 3, 8, 4)
 
 
 def test_a_wrong_derivative_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,7 @@ class CrossEntropy(Loss):
     """
 
     target_kind: ClassVar[Literal["classes", "values"]] = "classes"
+    log_likelihood: ClassVar[bool] = True
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ignore: int | None = None
     weights: list[Annotated[float, Field(ge=0)]] | Literal["balanced"] | None = None

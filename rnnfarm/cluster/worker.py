@@ -32,6 +32,7 @@ from rnnfarm.data.scale import Scale
 from rnnfarm.errors import PluginError, RnnfarmError, foreign_part
 from rnnfarm.job import read_job
 from rnnfarm.kernels.device import HOST, Device
+from rnnfarm.kernels.progress import listen
 from rnnfarm.nn.layer import FloatArray
 from rnnfarm.plugins import Registry
 from rnnfarm.training.evaluate import evaluate_lanes, evaluation_lanes
@@ -102,6 +103,7 @@ class Worker:
         self.lines = Lines()
         self.lines.install()
         self.doing, self.beat = "starting", 0
+        listen(self._begins)
 
     def call(self, method: str, *arguments: Any) -> Reply:
         """Run a method; an exception in a plugin's part becomes an error that names the part."""
@@ -387,7 +389,8 @@ def facts_of(
         "ray": ray.__version__,
         "BLAS": ", ".join(blas),
         **software_of(registry),
-        **{f"kernel of {one.name}": one.kernel_variant for one in model.network.recurrent},
+        **{f"kernel of {name}": kernel for name, kernel in trainer.kernels.items()},
+        **{f"kernel of {one.name}": one.kernel_variant for one in model.network.every_recurrent},
         **equations_of(trainer),
         **{f"data ({k})": v[:12] for k, v in dataset.fingerprint().items()},
         "first parameters": trainer.parameters_sha256()[:12],

@@ -7,6 +7,8 @@ vector of the processor, or one float of a GPU's thread.
 
 from __future__ import annotations
 
+import math
+
 from rnnfarm.equations.graph import Symbol
 
 #: Operations that are one NumPy function of the same number of arguments.
@@ -70,6 +72,13 @@ def numpy_calls(symbol: Symbol, args: list[str], out: str) -> list[str]:
     if op in ("copy", "fill"):
         return [f"np.copyto({out}, {args[0]})"]
     raise NotImplementedError(f"the NumPy kernel has no operation {op!r}")
+
+
+def numpy_number(value: float) -> str:
+    """A number as Python text, in which ``np`` is NumPy, that gives the same number."""
+    if math.isfinite(value):
+        return repr(value)
+    return "np.nan" if value != value else "np.inf" if value > 0 else "-np.inf"
 
 
 def _unit_number(text: str) -> str:

@@ -40,9 +40,7 @@ def fingerprint(results: Mapping[str, Symbol | None]) -> str:
     given = {name: symbol for name, symbol in results.items() if symbol is not None}
     needed = ordered(ancestors(given.values()))
     number = {symbol: k for k, symbol in enumerate(needed)}
-    told = [
-        [s.op, [number[arg] for arg in s.args], _attribute(s), s.width] for s in needed
-    ]
+    told = [[s.op, [number[arg] for arg in s.args], _attribute(s), s.width] for s in needed]
     ends = [[name, number[symbol]] for name, symbol in given.items()]
     return hashlib.sha256(json.dumps([FORMAT, told, ends]).encode()).hexdigest()[:16]
 

@@ -230,9 +230,13 @@ Value = Symbol | float | int
 
 
 class Graph:
-    """A hash-consed set of symbols, and the parameters that they use."""
+    """A hash-consed set of symbols, and the parameters that they use.
 
-    def __init__(self) -> None:
+    ``fitting`` is the end of the sentence about widths that do not fit: what helps.
+    """
+
+    def __init__(self, fitting: str = "bring them to one width") -> None:
+        self.fitting = fitting
         self.symbols: list[Symbol] = []
         self.parameters: dict[str, Parameter] = {}
         self._known: dict[tuple[Any, ...], Symbol] = {}
@@ -334,10 +338,7 @@ class Graph:
         widths = {a.width for a in args} - {1}
         if len(widths) > 1:
             described = " and ".join(f"{describe(a)} ({a.width} wide)" for a in args)
-            raise CellError(
-                f"the widths do not fit in {op}: {described}; bring them to one width with "
-                "affine(…, units=…)"
-            )
+            raise CellError(f"the widths do not fit in {op}: {described}; {self.fitting}")
         self._check_truth_values(op, args)
         width = max(widths, default=1)
         if any(a.op != "fill" and a.width == width for a in args):
@@ -416,7 +417,7 @@ def _simplify(graph: Graph, op: str, args: tuple[Symbol, ...]) -> Symbol | None:
     if all(a.op == "constant" for a in args) and op in _FOLD:
         return graph.constant(_FOLD[op](*(a.attribute for a in args)))
     if op == "where":
-        return args[1] if args[1] is args[2] and args[1].width >= args[0].width else None
+        return _decided(graph, *args)
     if op == "neg" and args[0].op == "neg":
         return args[0].args[0]
     if op == "maximum" and args[1].op == "constant" and args[1].attribute == 0:
@@ -442,6 +443,16 @@ def _simplify(graph: Graph, op: str, args: tuple[Symbol, ...]) -> Symbol | None:
     return None
 
 
+def _decided(graph: Graph, condition: Symbol, a: Symbol, b: Symbol) -> Symbol | None:
+    """What ``where`` gives if that can be told beforehand: both are alike, or numbers compared."""
+    if a is b and a.width >= condition.width:
+        return a
+    if not condition.args or not all(arg.op == "constant" for arg in condition.args):
+        return None
+    holds = _COMPARE[condition.op](*(arg.attribute for arg in condition.args))
+    return graph.fill(a if holds else b, max(a.width, b.width))
+
+
 def _without_sign(graph: Graph, op: str, a: Symbol, b: Symbol) -> Symbol | None:
     """The same with a change of sign moved outwards, exactly: ``a + (-b)`` is ``a - b``."""
     if op == "add" and b.op == "neg":
@@ -463,6 +474,11 @@ def _is(symbol: Symbol, value: float) -> bool:
     return symbol.op == "constant" and symbol.attribute == value
 
 
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "less": lambda a, b: a < b,
+    "less_equal": lambda a, b: a <= b,
+    "equal": lambda a, b: a == b,
+}
 _FOLD: dict[str, Callable[..., float]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -474,8 +490,8 @@ _FOLD: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "tanh": math.tanh,
     "abs": abs,
-    "minimum": min,
-    "maximum": max,
+    "minimum": lambda a, b: a if a <= b or a != a else b,
+    "maximum": lambda a, b: a if a >= b or a != a else b,
 }
 
 

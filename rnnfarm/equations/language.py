@@ -14,19 +14,30 @@ import contextvars
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rnnfarm.equations.graph import Graph, Parameter, Role, Symbol, Value, ancestors
 from rnnfarm.equations.initial import parse
 from rnnfarm.errors import CellError
 
+Kind = Literal["cell", "loss", "optimizer"]
+#: What helps where widths do not fit.
+FITTING: dict[Kind, str] = {
+    "cell": "bring them to one width with affine(…, units=…)",
+    "loss": "say in outputs(width) how wide the output is, and cut it with split or pick",
+    "optimizer": "compute with single elements alone",
+}
+
 
 class Trace:
     """What is known while one part's equations run: its graph and default width."""
 
-    def __init__(self, units: int) -> None:
-        self.graph = Graph()
+    def __init__(self, units: int, kind: Kind = "cell") -> None:
+        self.kind = kind
+        self.graph = Graph(FITTING[kind])
         self.units = units
+        #: The gates that maps give: name, gate, and the map that it is a part of.
+        self.gates: list[tuple[str, Symbol, Symbol]] = []
         self.affine_count = 0
         #: Names of the symbols that the part was given, for naming weights.
         self.given: dict[Symbol, str] = {}
@@ -151,6 +162,7 @@ def affine(
         return parts[0]
     for part, gate in zip(parts, names, strict=True):
         part.label = part.label or gate
+        trace.gates.append((gate, part, total))
     return parts
 
 
@@ -243,6 +255,7 @@ def layer_norm(vector: Symbol, epsilon: float = 1e-5) -> Symbol:
 
     Multiply by a ``parameter(…, init="ones")`` and add another for gain and bias.
     """
+    _check_row("layer_norm")
     width = _symbol(vector).width
     centred = vector - row_sum(vector) / width
     return centred / sqrt(row_sum(centred * centred) / width + epsilon)
@@ -250,6 +263,7 @@ def layer_norm(vector: Symbol, epsilon: float = 1e-5) -> Symbol:
 
 def row_sum(vector: Symbol) -> Symbol:
     """The sum over the units of each row, of width 1."""
+    _check_row("row_sum")
     return _symbol(vector).graph.reduce("row_sum", vector)
 
 
@@ -258,6 +272,7 @@ def row_max(vector: Symbol) -> Symbol:
 
     Use it where it cancels, as in a stabilised logarithm of a sum of exponentials.
     """
+    _check_row("row_max")
     return _symbol(vector).graph.reduce("row_max", vector)
 
 
@@ -266,11 +281,13 @@ def pick(vector: Symbol, unit: Value) -> Symbol:
 
     ``unit`` is a whole number from 0 to the vector's width - 1, one a row.
     """
+    _check_row("pick")
     return _symbol(vector).graph.pick(vector, unit)
 
 
 def split(vector: Symbol, parts: int) -> tuple[Symbol, ...]:
     """The vector cut into ``parts`` equally wide vectors."""
+    _check_row("split")
     graph = _symbol(vector).graph
     graph.own(vector, "split")
     if not isinstance(parts, int) or parts < 1:
@@ -283,6 +300,7 @@ def split(vector: Symbol, parts: int) -> tuple[Symbol, ...]:
 
 def unit_index(width: int) -> Symbol:
     """The vector 0, 1, …, width - 1: ``equal(unit_index(n), k)`` is true at unit ``k``."""
+    _check_row("unit_index")
     if not isinstance(width, int) or width < 1:
         raise CellError(f"unit_index({width!r}): write a width, such as unit_index(h.width)")
     return current_trace().graph.unit_index(width)
@@ -349,6 +367,16 @@ def where(condition: Symbol, a: Value, b: Value) -> Symbol:
 def sign(v: Symbol) -> Symbol:
     """-1, 0 or 1; its gradient is 0."""
     return _symbol(v).graph.apply("sign", v)
+
+
+def _check_row(function: str) -> None:
+    """Refuse what is of a row's units in the equations of an optimizer, which have no row."""
+    trace = _current.get(None)
+    if trace is not None and trace.kind == "optimizer":
+        raise CellError(
+            f"{function} in an optimizer, whose equations are of one element of a parameter: "
+            "there is no row of units; use elementwise operations alone"
+        )
 
 
 def _symbol(value: Symbol) -> Symbol:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import inspect
 import linecache
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 from unicodedata import normalize
 
-from rnnfarm.equations.graph import Graph, Symbol, is_condition
+from rnnfarm.equations.graph import Graph, Symbol, ancestors, is_condition
 from rnnfarm.equations.language import Trace, _current, maximum, minimum, row_sum
 from rnnfarm.errors import CellError
 from rnnfarm.settings import Part
@@ -133,10 +133,24 @@ class Loss(Part):
     #: ``rnnfarm.nn.loss.LossFunction.__call__`` says; several threads may call it at once.
     evaluate: ClassVar[Callable[..., tuple[float, int]] | None] = None
 
+    #: Whether a step's loss is minus the logarithm of what the output gives its target as its
+    #: probability: then, of classes, evaluations have ``bits`` and ``perplexity``. It is said for
+    #: the class's own ``step``; a class that is derived from it and has another says it anew.
+    log_likelihood: ClassVar[bool] = False
+
     @property
     def of_classes(self) -> bool:
         """Whether each output says how likely the classes of one target are."""
         return self.target_kind == "classes" and self.evaluate is None
+
+    @property
+    def in_nats(self) -> bool:
+        """Whether its mean over classes is one from which a perplexity follows."""
+        said, step = (
+            next(k for k, kind in enumerate(type(self).__mro__) if name in vars(kind))
+            for name in ("log_likelihood", "step")
+        )
+        return self.of_classes and self.log_likelihood and said <= step
 
 
 class Optimizer(Part):
@@ -172,6 +186,8 @@ class CellTrace:
     x: Symbol
     states: dict[str, Symbol]
     new_states: dict[str, Symbol]
+    #: What no new state depends on, such as ``gate 'o'``: a mistake as a rule.
+    unused: tuple[str, ...] = ()
 
 
 def trace_cell(cell: Cell, inputs: int, hidden: int) -> CellTrace:
@@ -209,7 +225,24 @@ def trace_cell(cell: Cell, inputs: int, hidden: int) -> CellTrace:
                     f"the states {other!r} and {name!r} are returned as one and the same symbol; "
                     "drop one of them from states, or return the value that it should have",
                 )
-    return CellTrace(part_name(cell), graph, x, states, dict(zip(names, new, strict=True)))
+    found = dict(zip(names, new, strict=True))
+    return CellTrace(part_name(cell), graph, x, states, found, tuple(_unused(trace, states, found)))
+
+
+def _unused(trace: Trace, states: Mapping[str, Symbol], new: Mapping[str, Symbol]) -> Iterator[str]:
+    """What of a cell's parameters, gates and states its new states do not depend on."""
+    used = ancestors(new.values())
+    read = {s.attribute for s in used if s.op == "parameter"}
+    read |= {weight.name for s in used if s.op == "matmul" for weight in s.attribute}
+    yield from (f"parameter {name!r}" for name in trace.graph.parameters if name not in read)
+    yield from (
+        f"gate {n!r}" for n, gate, whole in trace.gates if whole in used and gate not in used
+    )
+    others = list(states)[1:]
+    # An output that the next step does not read is usual where another state is read.
+    wanted = others if any(states[name] in used for name in others) else states
+    yield from (f"state {name!r}" for name in wanted if states[name] not in used)
+    yield from (f"state {n!r}, which never changes" for n in states if new[n] is states[n])
 
 
 @dataclass(frozen=True)
@@ -233,7 +266,7 @@ class LossTrace:
 
 def trace_loss(loss: Loss, outputs: int, targets: int) -> LossTrace:
     """Run a loss's equations once, for ``outputs`` outputs and ``targets`` target values."""
-    trace = Trace(outputs)
+    trace = Trace(outputs, "loss")
     graph = trace.graph
     if loss.target_kind not in ("classes", "values"):
         _fail(loss, f"target_kind = {loss.target_kind!r}; write 'classes' or 'values'")
@@ -275,7 +308,7 @@ def trace_optimizer(
         within: the least and the largest value that the new parameter may have; others are brought
             back to it.
     """
-    trace = Trace(1)
+    trace = Trace(1, "optimizer")
     graph = trace.graph
     _check_state_names(optimizer, ("param", "grad", "lr", "t", "scale"))
     names = ["param", "grad", *optimizer.states, "lr", "t", "scale"]

@@ -17,6 +17,7 @@ from rnnfarm.equations.graph import Symbol, ancestors
 from rnnfarm.equations.instrument import PlanOptions
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import Plan, make_plan
+from rnnfarm.kernels.draw import drawn_around
 from rnnfarm.kernels.interface import Kernel, WindowKernel
 from rnnfarm.kernels.numpy import NumPyKernel
 
@@ -160,11 +161,8 @@ def case_of(
 
     return Case(
         kernel=kernel,
-        # Wide weights are smaller, or states would run away and no rounding would agree.
-        parameters={
-            n: normal(*p.shape, scale=min(0.5, p.shape[0] ** -0.5) if len(p.shape) == 2 else 0.5)
-            for n, p in plan.parameters.items()
-        },
+        # Others may be such that nothing is finite, or that states run away.
+        parameters={n: drawn_around(p, rng).astype(dtype) for n, p in plan.parameters.items()},
         x=normal(T, B, plan.width_in),
         states={n: normal(B, w, scale=0.5) for n, w in plan.states.items()},
         extras=_extras(plan, window, rng, dtype),
@@ -194,14 +192,21 @@ def row_arrays(
 
 
 def disagreement(found: Arrays, expected: Arrays, tolerance: float) -> str | None:
-    """The first of ``expected`` that ``found`` does not agree with, relative to its largest."""
+    """The first of ``expected`` that ``found`` does not agree with, relative to its largest.
+
+    Elements that are not finite there may be anything: what has no value has no right one.
+    """
     for what, value in expected.items():
         shape = getattr(found.get(what), "shape", None)
         if shape != value.shape:
             return f"its {what} has shape {shape} instead of {value.shape}"
-        scale = float(np.max(np.abs(value), initial=1.0))
-        difference = float(np.max(np.abs(found[what] - value), initial=0.0)) / scale
-        if not difference <= tolerance:  # also where it is NaN
+        known = np.isfinite(value)
+        ours, theirs = found[what][known], value[known]
+        if not np.isfinite(ours).all():
+            return f"its {what} differs from the reference: it is not finite where that is"
+        scale = float(np.max(np.abs(theirs), initial=1.0))
+        difference = float(np.max(np.abs(ours - theirs), initial=0.0)) / scale
+        if difference > tolerance:
             return f"its {what} differs from the reference by {difference:.1e}"
     return None
 

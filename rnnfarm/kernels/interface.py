@@ -104,6 +104,8 @@ class RowKernel(ABC):
     #: The generated program.
     source: str
     checked: bool = False
+    #: The name of the kernel that compiled it; whoever chooses among kernels sets it.
+    kernel: str = "numpy"
 
     def mark_checked(self) -> None:
         """As that of a ``WindowKernel``."""

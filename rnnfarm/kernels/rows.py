@@ -8,11 +8,10 @@ alone is computed once a call, in float64.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from rnnfarm.equations.emit import may_overwrite, numpy_calls
+from rnnfarm.equations.emit import may_overwrite, numpy_calls, numpy_number
 from rnnfarm.equations.graph import Symbol, ancestors, base_of, is_condition, ordered
 from rnnfarm.kernels.compiled import compiled
 from rnnfarm.kernels.interface import Array, RowKernel
@@ -48,8 +47,7 @@ class RowProgram(RowKernel):
         self.source = writer.source()
         self.rows = max(1, block // writer.widest)
         self._buffers = [(width, np.bool_ if b else np.dtype(dtype)) for width, b in writer.buffers]
-        names: dict[str, Any] = {"inf": np.inf, "nan": np.nan}
-        names |= {index: np.arange(width, dtype=dtype) for index, width in writer.indices.items()}
+        names = {index: np.arange(width, dtype=dtype) for index, width in writer.indices.items()}
         self._run = compiled(self.source, "run", name, names)
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -87,13 +85,13 @@ class ScalarProgram:
         lines = ["def run(scalars):"]
         for symbol in needed:
             if symbol.op == "constant":
-                texts[symbol] = repr(symbol.attribute)
+                texts[symbol] = numpy_number(symbol.attribute)
             elif symbol in scalar:
                 texts[symbol] = f"c{symbol.index}"
                 lines += _scalar_lines(symbol, texts)
         values = ", ".join(texts[s] for s in self.symbols)
         source = "\n    ".join([*lines, f"return [{values}]"]) + "\n"
-        self._run = compiled(source, "run", f"{name} scalars", {"inf": np.inf, "nan": np.nan})
+        self._run = compiled(source, "run", f"{name} scalars")
 
     def __call__(self, scalars: Mapping[str, float]) -> list[float]:
         with np.errstate(all="ignore"):
@@ -145,7 +143,7 @@ class _Writer:
     def text(self, symbol: Symbol) -> str:
         """The text of a symbol's value in a block."""
         if symbol.op == "constant":
-            return repr(symbol.attribute)
+            return numpy_number(symbol.attribute)
         if symbol.op == "unit_index":
             return f"index_{symbol.width}"
         if symbol.op == "slice":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rnnfarm.equations.emit import numpy_calls
+from rnnfarm.equations.emit import numpy_calls, numpy_number
 from rnnfarm.equations.graph import Parameter, Symbol, base_of, is_condition
 from rnnfarm.equations.plan import PER_WINDOW, Plan
 from rnnfarm.kernels.places import Buffer, Place, Places, last_uses
@@ -67,7 +67,7 @@ class Writer(Places):
 
     def _text(self, symbol: Symbol, places: dict[Symbol, Place], stepwise: bool) -> str:
         if symbol.op == "constant":
-            return repr(symbol.attribute)
+            return numpy_number(symbol.attribute)
         place = places.get(symbol) or self.part(symbol, places)
         if place is None:
             return self._leaf(symbol, stepwise)

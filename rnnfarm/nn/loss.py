@@ -14,6 +14,7 @@ from rnnfarm.equations.parts import Loss, LossTrace, part_name, trace_loss
 from rnnfarm.errors import DataError
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.device import HOST, Device
+from rnnfarm.kernels.progress import compiling
 from rnnfarm.kernels.rows import RowProgram
 
 Array = npt.NDArray[Any]
@@ -84,7 +85,8 @@ class LossFunction:
             self.equations = stable_fingerprint(
                 part_name(loss), trace.results, lambda: trace_loss(loss, outputs, targets).results
             )
-            self._compile(trace, choice)
+            with compiling("the loss"):
+                self._compile(trace, choice)
         #: What evaluation measures; ``Loss.measured``.
         self.measured = self
         if (measured := loss.measured()) is not loss:
@@ -102,6 +104,11 @@ class LossFunction:
         self._gradient = choice.rows(f"{name} gradient", gradient, integers=integers)
         if trace.ignored is not None:
             self._ignored = RowProgram(f"{name} ignored", {"ignored": trace.ignored}, self.dtype)
+
+    @property
+    def kernel_name(self) -> str | None:
+        """The kernel that computes its gradient; None where it has code of its own."""
+        return None if self.loss.evaluate is not None else self._gradient.kernel
 
     def goal(self, target: Array, valid: Array) -> Goal:
         """What to compare a window with.

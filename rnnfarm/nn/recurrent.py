@@ -18,6 +18,7 @@ from rnnfarm.equations.plan import plan_trace
 from rnnfarm.errors import JobError, suggestion
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.interface import WindowKernel
+from rnnfarm.kernels.progress import compiling
 from rnnfarm.nn.gather import Gather
 from rnnfarm.nn.layer import Arrays, Backward, FloatArray, Layer, Pass
 from rnnfarm.nn.random import INITIAL_STATE, RECURRENT_DROPOUT, ZONEOUT
@@ -118,7 +119,8 @@ class RecurrentLayer(Layer):
         with self._building:
             if options not in self._kernels:
                 plan = plan_trace(self.trace, self.hidden, options)
-                self._kernels[options] = self.choice.build(plan)
+                with compiling(self.name):
+                    self._kernels[options] = self.choice.build(plan)
             return self._kernels[options][1]
 
     @property

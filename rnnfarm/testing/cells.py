@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from rnnfarm.equations.instrument import PlanOptions
-from rnnfarm.equations.parts import Cell
+from rnnfarm.equations.parts import Cell, trace_cell
+from rnnfarm.errors import CellError
 from rnnfarm.kernels.case import Case, Sizes, make_case, variants
 from rnnfarm.nn.initialize import initial_values
 from rnnfarm.testing.tools import TOLERANCE, check_gradients, check_made_again, require
 
 #: ``(T, B, I, H)`` with ones and twos among them.
 ODD_SIZES: tuple[Sizes, ...] = ((1, 1, 1, 1), (2, 1, 3, 2), (1, 2, 2, 1), (7, 5, 1, 3))
+#: The widths (I, H) that are tried for a cell that does not take the usual ones.
+TRIED = sorted(
+    ((inputs, hidden) for inputs in range(1, 17) for hidden in range(1, 17)),
+    key=lambda pair: (abs(pair[1] - 4), abs(pair[0] - 3)),
+)
 
 
 def check_cell(cell: Cell, *, hidden: int = 4, tolerance: float = TOLERANCE) -> None:
@@ -26,16 +32,40 @@ def check_cell(cell: Cell, *, hidden: int = 4, tolerance: float = TOLERANCE) -> 
         tolerance: the relative error that is allowed.
     """
     check_made_again(cell)
-    usual = (5, 3, 3, hidden)
+    usual = usual_sizes(cell, hidden)
     kinds = variants(cell.states)
     cases = [(options, usual) for options in kinds.values()]
-    cases += [(kinds[name], sizes) for sizes in ODD_SIZES for name in ("plain", "all")]
+    odd = [sizes for sizes in ODD_SIZES if takes(cell, sizes)]
+    cases += [(kinds[name], sizes) for sizes in odd for name in ("plain", "all")]
     with np.errstate(all="ignore"):
         _check_repeatable(cell, usual)
         for options, sizes in cases:
             _check_gradients(cell, options, sizes, tolerance)
         _check_uses_input(cell, usual)
-        _check_stays_finite(cell, hidden)
+        _check_stays_finite(cell, usual[2:])
+
+
+def usual_sizes(cell: Cell, hidden: int = 4) -> Sizes:
+    """Return ``(T, B, I, H)`` for the checks of a cell: with three inputs and ``hidden`` units, or
+    with the first other widths that it can be traced with.
+
+    Raises its CellError where there are none.
+    """
+    usual = (5, 3, 3, hidden)
+    for inputs, units in () if takes(cell, usual) else TRIED:
+        if takes(cell, (5, 3, inputs, units)):
+            return (5, 3, inputs, units)
+    trace_cell(cell, 3, hidden)
+    return usual
+
+
+def takes(cell: Cell, sizes: Sizes) -> bool:
+    """Whether a cell can be traced with these widths."""
+    try:
+        trace_cell(cell, *sizes[2:])
+    except CellError:
+        return False
+    return True
 
 
 def _check_gradients(cell: Cell, options: PlanOptions, sizes: Sizes, tolerance: float) -> None:
@@ -69,11 +99,11 @@ def _check_uses_input(cell: Cell, sizes: Sizes) -> None:
     )
 
 
-def _check_stays_finite(cell: Cell, hidden: int) -> None:
+def _check_stays_finite(cell: Cell, widths: tuple[int, int]) -> None:
     """As it starts: from its own initial values, in float32."""
     name = type(cell).__name__
     for what, scale in (("ordinary inputs", 1.0), ("zeros", 0.0), ("inputs of about 100", 100.0)):
-        y, _ = _start(cell, (200, 2, 3, hidden), scale).forward()
+        y, _ = _start(cell, (200, 2, *widths), scale).forward()
         bad = np.argwhere(~np.isfinite(y))
         if len(bad):
             raise AssertionError(
@@ -81,7 +111,7 @@ def _check_stays_finite(cell: Cell, hidden: int) -> None:
                 "bound what grows, and look at what exp, log, sqrt and divisions are given"
             )
         # Over many steps the gradient of a sound cell may explode; over two it may not.
-        for key, array in _start(cell, (2, 2, 3, hidden), scale).arrays().items():
+        for key, array in _start(cell, (2, 2, *widths), scale).arrays().items():
             require(
                 np.isfinite(array).all(),
                 f"{name}: with {what} the {key} is not finite after two steps; look at what has "

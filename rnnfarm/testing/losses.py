@@ -56,6 +56,7 @@ def check_loss(
         gradient = np.full_like(output, np.nan)
         total = measure(output, target, valid, gradient)
         require(math.isfinite(total.total), f"{name}: is not finite for ordinary outputs")
+        _check_uses_output(name, gradient, valid)
         require(
             total == measure(output, target, valid),
             f"{name}: gives another sum where no gradient is asked for",
@@ -78,9 +79,18 @@ def _check_labels(loss: Loss, width: int, largest: float, tolerance: float) -> N
     with np.errstate(all="ignore"):
         gradient = np.full_like(output, np.nan)
         total = measure(output, target, valid, gradient)
+        _check_uses_output(type(loss).__name__, gradient, valid)
         _check_loss_gradient(measure, (output, target, valid), gradient, tolerance)
         _check_lanes(measure, (output, target, valid), gradient, total.total)
         _check_extremes(loss, (output, target, valid), width, largest)
+
+
+def _check_uses_output(name: str, gradient: Array, valid: Array) -> None:
+    require(
+        gradient[valid].any(),
+        f"{name}: nothing of it depends on the output, so that nothing can be learned; compute it "
+        "from both arguments of step",
+    )
 
 
 def _check_count(loss: Loss, name: str, count: int, valid: int) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rnnfarm.discovery import Plugin, normal
+from rnnfarm.equations.parts import Cell, Loss, Optimizer, trace_cell
 from rnnfarm.errors import JobError, PluginError, RnnfarmError, suggestion
+from rnnfarm.job_reading import taken_setting
+from rnnfarm.kernels.choose import installed_kernels
+from rnnfarm.kernels.interface import Kernel
 from rnnfarm.plugins import Registry
-from rnnfarm.settings import Part, declared
+from rnnfarm.settings import Part, declared, unannotated
 from rnnfarm.testing import CHECKS
+from rnnfarm.testing.cells import ODD_SIZES, takes, usual_sizes
+from rnnfarm.testing.fused import check_on_kernels
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class Finding:
         result: ``passed``, ``failed``, or ``loaded`` where the kit has no check for the kind or
             the part needs settings that were not given.
         note: why, where it did not pass.
+        warnings: what may be a mistake, though it passed.
     """
 
     kind: str
     name: str
     result: str
     note: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def find_plugin(registry: Registry, name: str) -> Plugin:
@@ -65,26 +73,66 @@ def check_plugin(
     names = {name for parts in plugin.hooks.values() for name in parts}
     for name in given.keys() - names:
         raise JobError(f"--set {name}.…: {plugin} has no part '{name}'; {suggestion(name, names)}")
+    kernels = installed_kernels(registry)
     for kind, parts in plugin.hooks.items():
         for name in parts:
-            yield _check(registry, plugin, kind, name, given.get(name, {}))
+            yield _check(registry, kernels, plugin, kind, name, given.get(name, {}))
 
 
-def _check(registry: Registry, plugin: Plugin, kind: str, name: str, settings: Any) -> Finding:
+def _check(
+    registry: Registry,
+    kernels: Mapping[str, Kernel],
+    plugin: Plugin,
+    kind: str,
+    name: str,
+    settings: Any,
+) -> Finding:
     try:
         part = registry.get(kind, f"{plugin.distribution}:{name}")
         if kind not in CHECKS:
             return Finding(kind, name, "loaded", f"the kit has no check for {kind}")
+        if (taken := taken_setting(kind, part)) is not None:
+            return Finding(kind, name, "failed", taken)
         needed = [s for s in _required(part) if s not in settings]
         if needed:
             note = f"not checked: it needs settings; give them with --set {name}.{needed[0]}=…"
             return Finding(kind, name, "loaded", note)
-        CHECKS[kind](part(**settings))
+        made = part(**settings)
+        CHECKS[kind](made)
+        warnings = [*_warnings(made), *_on_kernels(made, kernels)]
     except (AssertionError, RnnfarmError) as error:
         return Finding(kind, name, "failed", str(error))
     except Exception as error:  # whatever a foreign part raises, the others are checked too
         return Finding(kind, name, "failed", f"it raises {type(error).__name__}: {error}")
-    return Finding(kind, name, "passed")
+    return Finding(kind, name, "passed", warnings=warnings)
+
+
+def _on_kernels(part: Any, kernels: Mapping[str, Kernel]) -> list[str]:
+    equations = isinstance(part, Cell | Loss | Optimizer)
+    return check_on_kernels(part, kernels) if equations else []
+
+
+def _warnings(part: Any) -> Iterator[str]:
+    """What may be a mistake in a part that passes its check."""
+    if not isinstance(part, Part):
+        return
+    for name in unannotated(type(part)):
+        yield (
+            f"the attribute {name!r} has no annotation, so that no job can set it; write "
+            f"{name}: {type(getattr(part, name)).__name__} = … for a setting, _{name} for none"
+        )
+    if not isinstance(part, Cell):
+        return
+    sizes = usual_sizes(part)
+    for what in trace_cell(part, *sizes[2:]).unused:
+        yield f"nothing depends on its {what}; use it, or leave it out"
+    odd = next((each for each in ODD_SIZES if not takes(part, each)), None)
+    if odd is not None:
+        try:
+            trace_cell(part, *odd[2:])
+        except RnnfarmError as error:
+            inputs, hidden = odd[2:]
+            yield f"it does not take every width: with {inputs} inputs and {hidden} units, {error}"
 
 
 def _required(part: type[Any]) -> list[str]:

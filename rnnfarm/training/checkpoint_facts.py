@@ -70,6 +70,7 @@ class CheckpointFacts(_Table):
     scales: dict[str, ScaleFacts] = {}
     plugins: dict[str, str] = {}
     kernels: dict[str, str] = {}
+    equations: dict[str, str] = {}
     parameters_sha256: str = ""
     job: dict[str, Any] = {}
     data: dict[str, str] = {}

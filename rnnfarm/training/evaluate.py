@@ -53,9 +53,9 @@ def evaluate(
     The rows of the batch are computed in ``lanes`` groups.
 
     Returns:
-        ``loss``; what else ``figures`` gives: for classes ``bits``, ``perplexity`` and
-        ``accuracy``, for labels the ``letter_error_rate`` of the likeliest path, for ``mse`` the
-        mean over steps and values. None where no step counted.
+        ``loss``; what else ``figures`` gives: for classes ``accuracy``, and ``bits`` and
+        ``perplexity`` where the loss is a cross-entropy, for labels the ``letter_error_rate`` of
+        the likeliest path, for ``mse`` the mean over steps and values. None where no step counted.
     """
     lanes = evaluation_lanes(windows, lanes)
     parts = evaluate_lanes(
@@ -114,7 +114,8 @@ def figures(model: Model, sums: Sums) -> dict[str, float | None]:
     if loss.of_labels:
         result["letter_error_rate"] = sums.edits / sums.labels if sums.labels else None
     elif loss.of_classes:
-        result["bits"], result["perplexity"] = bits(mean), perplexity(mean)
+        if loss.in_nats:
+            result["bits"], result["perplexity"] = bits(mean), perplexity(mean)
         result["accuracy"] = float(sums.correct) / sums.count
     return result
 
@@ -126,7 +127,7 @@ def directions(model: Model) -> dict[str, Direction]:
     if loss.of_labels:
         names.append("letter_error_rate")
     elif loss.of_classes:
-        names += ["bits", "perplexity", "accuracy"]
+        names += ["bits", "perplexity"] * loss.in_nats + ["accuracy"]
     return {name: "max" if name == "accuracy" else "min" for name in names}
 
 

@@ -101,8 +101,13 @@ class Trainer:
 
     @property
     def kernels(self) -> dict[str, str]:
-        """The kernel of every recurrent layer."""
-        return self.model.network.kernels
+        """The kernel of every recurrent layer, of the loss and of the optimizer."""
+        loss = self.model.loss.kernel_name
+        return {
+            **self.model.network.kernels,
+            **({} if loss is None else {"loss": loss}),
+            "optimizer": self.optimizer.kernel_name,
+        }
 
     @property
     def equations(self) -> dict[str, str]:
@@ -324,11 +329,12 @@ class Trainer:
         self.learned = facts.get("learned", checkpoint.step)
         self.updates = facts.get("updates", checkpoint.step)
         self.step = checkpoint.step
-        kernels, before = self.kernels, checkpoint.fact("kernels")
-        if kernels and before != kernels:
+        before, now = checkpoint.fact("kernels"), self.kernels
+        changed = [n for n in now if n in before and before[n] != now[n]]
+        if changed:
             log.warning(
                 "the kernels were %s and are now %s; the last bits of the results may differ",
-                before, kernels,
+                {n: before[n] for n in changed}, {n: now[n] for n in changed},
             )  # fmt: skip
 
     def _restore_parts(self, checkpoint: Checkpoint) -> None:

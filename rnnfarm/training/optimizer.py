@@ -13,6 +13,7 @@ from rnnfarm.equations.parts import Optimizer, OptimizerTrace, part_name, trace_
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.kernels.interface import RowKernel
+from rnnfarm.kernels.progress import compiling
 from rnnfarm.kernels.rows import BLOCK, RowProgram
 from rnnfarm.nn.arena import Segment
 
@@ -65,9 +66,15 @@ class OptimizerPass:
         self._parts: list[tuple[RowKernel, list[tuple[int, int]]]] = []
         for (decay, within), chosen in kinds.items():
             trace = _trace(optimizer, decay, bound, within, self._device)
-            program = _program(optimizer, trace, dtype, block, choice)
+            with compiling("the optimizer"):
+                program = _program(optimizer, trace, dtype, block, choice)
             spans = [span for start, stop in _merged(chosen) for span in program.spans(start, stop)]
             self._parts.append((program, spans))
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel that computes it."""
+        return "/".join(sorted({program.kernel for program, _ in self._parts}))
 
     def states(self, size: int) -> dict[str, Array]:
         """The states before the first step, for an arena of ``size`` elements: zeros."""

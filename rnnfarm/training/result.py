@@ -58,6 +58,20 @@ class Result:
         return {"run": rest.pop("run"), "steps": rest.pop("steps"), **shown, **rest}
 
 
+def kernels_text(kernels: Mapping[str, str]) -> str:
+    """Return the kernel that has computed everything, or those of layers, loss and optimizer.
+
+    ``kernels`` has them by the names of layers, ``loss`` and ``optimizer``.
+    """
+    kinds: dict[str, set[str]] = {"layers": set()}
+    for name, kernel in kernels.items():
+        kinds.setdefault(name if name in ("loss", "optimizer") else "layers", set()).add(kernel)
+    told = {kind: "/".join(sorted(found)) for kind, found in kinds.items() if found}
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return ", ".join(f"{kind}: {text}" for kind, text in told.items())
+
+
 def write_run_json(
     out: Path, result: Mapping[str, Any], registry: Registry, stopped: str | None
 ) -> None:

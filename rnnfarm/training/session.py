@@ -41,7 +41,7 @@ from rnnfarm.training.preflight import (
     warn_of_unused,
     warn_of_versions,
 )
-from rnnfarm.training.result import Result, write_run_json
+from rnnfarm.training.result import Result, kernels_text, write_run_json
 from rnnfarm.training.run import alone_in, learned_of, write_run_job
 from rnnfarm.training.run_dataset import check_resumable, keep_dataset
 from rnnfarm.training.setup import Model, make_model, make_windows, windows_to_evaluate
@@ -295,7 +295,7 @@ class _Run:
             train_loss=None if trainer.train_loss is None else float(trainer.train_loss),
             valid_loss=trainer.evaluations.valid_loss,
             parameters_sha256=trainer.parameters_sha256(),
-            kernel=", ".join(sorted(set(trainer.kernels.values()))),
+            kernel=kernels_text(trainer.kernels),
             workers=trainer.workers,
             elements_per_second=self.elements / self.seconds if self.seconds else None,
             left_out=self.left_out,

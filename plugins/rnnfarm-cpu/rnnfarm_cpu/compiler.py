@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from rnnfarm.errors import DeviceError
+from rnnfarm.kernels import progress
 from rnnfarm_cpu.processor import Target
 
 NAMES = ("cc", "gcc", "clang")
@@ -28,8 +30,6 @@ FLAGS = (
     *("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-fPIC", "-shared", "-pthread", "-w"),
 )
-#: Seconds after which a compiler is taken for hung; a kernel takes one or two.
-PATIENCE = 120
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ class Compiler:
         command = [*self.command, *self.flags(target), str(source), "-o", str(result)]
         try:
             code, output = _run(command, self._environment(source))
-        except subprocess.TimeoutExpired:
-            raise DeviceError(
-                f"{self.command[0]} did not end within {PATIENCE} seconds on {source}; name "
-                "another compiler with CC"
-            ) from None
         except OSError as error:
             raise DeviceError(f"{self.command[0]} cannot be run: {error}; set CC") from error
         if code:
@@ -93,18 +88,24 @@ class Compiler:
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """The exit code of a command, and all that it printed.
 
-    Where it is given up, the processes that it started end with it.
+    It may take as long as it takes, which is said. Where this process is interrupted, the processes
+    that it started end with it.
     """
+    started = time.monotonic()
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace", env=environment, start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            output, _ = process.communicate(timeout=PATIENCE)
+            while True:
+                try:
+                    output, _ = process.communicate(timeout=progress.EVERY)
+                    return process.returncode, output
+                except subprocess.TimeoutExpired:
+                    progress.waited(time.monotonic() - started)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    return process.returncode, output
 
 
 def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:

@@ -114,6 +114,7 @@ class CPURows(Compiled, RowKernel):
             if symbol in self._scalars.symbols:
                 value = f"{scalar}[{self._scalars.symbols.index(symbol)}]"
                 text = f"rnn_splat((real){value})"
+                text = f"rnn_to_mask({text})" if kind == "mask" else text
             elif symbol in self._scalars.computed:
                 continue  # only what is computed from it beforehand is read
             elif symbol.op == "input":

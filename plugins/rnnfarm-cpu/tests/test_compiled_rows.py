@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from rnnfarm_cpu.compiler import find_compiler
 from rnnfarm_cpu.kernel import CPUKernel
 from rnnfarm_cpu.rows import CPURows
 
+from rnnfarm import Loss, Optimizer, equal, maximum, minimum, where
 from rnnfarm.equations.graph import Graph
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.numpy import NumPyKernel
@@ -102,6 +104,53 @@ def test_cross_entropy_of_large_logits() -> None:
             LossFunction(loss, 3, 3, "float32", made)(output, target, valid, d_output)
         found.append(d_output)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+class Warmed(Optimizer):
+    """Conditions of numbers alone, and beside those of elements."""
+
+    states = ("m",)
+
+    def step(self, param: Any, grad: Any, m: Any, *, lr: Any, t: Any) -> Any:
+        m = where(equal(t, 1), grad, 0.9 * m + 0.1 * grad)
+        moved = where(t > 2, param - lr * m, where(lr <= 0.02, param, param + m))
+        return where(minimum(t, 3) < maximum(lr, 2), moved, where(grad < 0, moved, -moved)), m
+
+
+class Floored(Loss):
+    """Infinite and NaN constants, and conditions of constants."""
+
+    def step(self, output: Any, target: Any) -> Any:
+        floor = where(0.0 * output < 1.0, maximum(output - target, -math.inf), math.nan)
+        never = where(output.graph.constant(2.0) < 1.0, math.inf, minimum(floor, math.inf))
+        return never * floor
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_conditions_of_numbers(dtype: str, caplog: pytest.LogCaptureFixture) -> None:
+    results = []
+    for made in (choice(dtype), None):
+        update = OptimizerPass(Warmed(), SEGMENTS, dtype, choice=made)
+        assert update.kernel_name == ("cpu" if made else "numpy")
+        rng = np.random.default_rng(0)
+        params, states = rng.standard_normal(2300).astype(dtype), update.states(2300)
+        for t in range(1, 5):
+            update.apply(params, rng.standard_normal(2300).astype(dtype), states, 0.01 * t, t)
+        results.append(params)
+    assert not caplog.text
+    scale = TOLERANCE[dtype]
+    np.testing.assert_allclose(results[0], results[1], rtol=scale, atol=scale)
+
+
+def test_constants_that_are_not_finite(caplog: pytest.LogCaptureFixture) -> None:
+    output, target = np.array([[[1.5, -2.0, 0.0]]]), np.zeros((1, 1, 3))
+    for made in (choice("float64"), None):
+        function = LossFunction(Floored(), 3, 3, "float64", made)
+        assert function.kernel_name == ("cpu" if made else "numpy")
+        d_output = np.empty_like(output)
+        assert function(output, target, np.ones((1, 1), np.bool_), d_output).total == 6.25
+        np.testing.assert_allclose(d_output, 2 * output)
+    assert not caplog.text
 
 
 def test_what_stays_with_the_reference() -> None:

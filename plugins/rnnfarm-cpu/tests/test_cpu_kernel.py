@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from rnnfarm_cpu.kernel import CPUKernel
 from rnnfarm_cpu.processor import KINDS, this_target
 from threadpoolctl import threadpool_limits
 
-from rnnfarm import doctor
+from rnnfarm import affine, doctor, log, maximum, parameter, tanh, where
 from rnnfarm.builtin import cells
 from rnnfarm.equations.parts import Cell
 from rnnfarm.equations.plan import make_plan
@@ -160,6 +162,24 @@ def test_a_kernel_that_computes_wrong_numbers_is_refused(
     (message,) = [r.getMessage() for r in caplog.records]
     assert "the kernel 'cpu' is not used for LSTM: its output differs" in message
     assert "please report this" in message
+
+
+class Sensible(Cell):
+    """Finite only near what it starts with; and infinite constants."""
+
+    def step(self, x: Any, h: Any) -> Any:
+        gain = log(parameter("gain", init="constant:2"))
+        v = maximum(gain * affine(x, h), -math.inf)
+        return where(v < math.inf, tanh(v), math.nan)
+
+
+@needs_compiler
+def test_a_cell_that_is_finite_near_what_it_starts_with_keeps_its_kernel(
+    fresh: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    choice = KernelChoice({"cpu": CPUKernel(), "numpy": NumPyKernel()})
+    assert choice.build(make_plan(Sensible(), 3, 50))[0] == "cpu"
+    assert not caplog.text
 
 
 def test_without_a_compiler(
