@@ -374,7 +374,8 @@ def test_facts_of_a_checkpoint(run: Path) -> None:
     assert facts["format"] == 1
     assert facts["cursor"] == {"window": 6, "epoch": 0, "index": 6}
     assert facts["seed"] == 0
-    assert facts["kernels"].keys() == {"layer1"}
+    assert facts["kernels"].keys() == {"layer1", "loss", "optimizer"}
+    assert facts["equations"].keys() == {"layer1", "loss", "optimizer"}
     assert facts["plugins"].keys() >= {"rnnfarm"}
     assert facts["job"]["training"]["steps"] == 8
     assert len(facts["parameters_sha256"]) == 64

@@ -158,7 +158,7 @@ def test_wrong_cells(cell: type[Cell], error: type[Exception], sentence: str) ->
 def test_cells_that_do_not_take_every_width_are_checked_at_one_that_they_take() -> None:
     check_cell(FixedWidth())
     check_cell(Halves())
-    assert usual_sizes(Halves()) == (5, 3, 8, 4)
+    assert usual_sizes(Halves()) == (5, 3, 2, 4)
 
 
 def test_a_wrong_derivative_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

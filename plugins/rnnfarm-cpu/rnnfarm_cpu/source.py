@@ -10,6 +10,7 @@ from rnnfarm.equations.memory import Buffers, Location
 from rnnfarm.equations.regions import Program, Region
 from rnnfarm.equations.schedule import Pass, Schedule
 from rnnfarm.equations.segments import Segment
+from rnnfarm_cpu.chunks import chunked
 from rnnfarm_cpu.tiles import ROWS, TiledProduct, Tiling, multiply_text, pack_text, tiled_products
 
 SIZES = {"float32": 4, "float64": 8}
@@ -87,13 +88,14 @@ def _row_block(
         ends.append(f"{target} = rnn_first({across}(total{k}));")
     for segment, location in one.stores:
         block.store(segment, location)
-    lines = ["{", *block.head, *starts]
-    if block.body:
+    head, body = chunked(block.head, block.body)
+    lines = ["{", *head, *starts]
+    if body:
         vectors = -(-one.width // lanes)
         lines += [
             f"for (long v = v0, e = v1 < {vectors} ? v1 : {vectors}; v < e; ++v) {{",
             f"const long u = v * RNN_LANES, n = {one.width} - u; (void)n;",
-            *block.body,
+            *body,
             "}",
         ]
     return block, [*lines, *ends, "}"]
@@ -243,6 +245,7 @@ class SourceWriter:
         else:
             for segment, location in one.stores:
                 block.store(segment, location)
+        head, body = chunked(block.head, block.body)
         packs = [self._pack(product) for product in products]
         units = products[0].panel_units
         lines = [
@@ -256,11 +259,11 @@ class SourceWriter:
                 region.schedule, product, vectors)),
             "        for (long r = s; r < e; ++r) {",
             *(f"            {line}" for line in block.pointers.values()),
-            *(f"            {line}" for line in block.head),
+            *(f"            {line}" for line in head),
             f"            for (long j = 0; j < {units}; ++j) {{",
             f"                const long u = (panel * {units} + j) * {lanes}, n = {one.width} - u;",
             "                if (n <= 0) break;",
-            *(f"                {line}" for line in block.body),
+            *(f"                {line}" for line in body),
             "            }",
             "        }",
             "    }",
@@ -318,6 +321,8 @@ class SourceWriter:
     ) -> str:
         block = Block(schedule, None, width, self.buffers, self.tiling.lanes)
         values = [block.value(segment) for segment, _ in sums]
+        added = [f"sum[{k}][v - k0] += {v};" for k, v in enumerate(values)]
+        head, body = chunked(block.head, [*block.body, *added])
         chunk = max(1, SUMMED // len(sums))
         count = len(sums)
         stores = [
@@ -340,11 +345,10 @@ class SourceWriter:
             "            (void)flip;",
             "            for (long r = 0; r < B; ++r) {",
             *(f"                {line}" for line in block.pointers.values()),
-            *(f"                {line}" for line in block.head),
+            *(f"                {line}" for line in head),
             "                for (long v = k0; v < k1; ++v) {",
             f"                    const long u = v * RNN_LANES, n = {width} - u; (void)n;",
-            *(f"                    {line}" for line in block.body),
-            *(f"                    sum[{k}][v - k0] += {v};" for k, v in enumerate(values)),
+            *(f"                    {line}" for line in body),
             "                }",
             "            }",
             f"            for (long i = 0; i < {count}; ++i)",
