@@ -25,6 +25,7 @@ from rnnfarm.terminal import (
     load_registry,
     log,
     naming,
+    on_terminal,
     print_json,
     print_json_rows,
     print_table,
@@ -213,7 +214,7 @@ def evaluate(
         print_json(report)
         return
     for line in evaluation_lines(report):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 @cli.command()
@@ -275,7 +276,7 @@ def generate(
         print_json(begun | {"text": "".join(each_apart(pieces))})
         return
     for piece in each_apart(pieces):
-        click.echo(piece, nl=False)
+        click.echo(on_terminal(piece), nl=False)
     click.echo()
 
 

@@ -99,7 +99,9 @@ def data_info(ctx: click.Context, path: str, as_json: bool) -> None:
     what was left out.
     """
     from rnnfarm.data import open_dataset
+    from rnnfarm.data.build import sweep_leftovers
 
+    sweep_leftovers(path, log(quiet=False))
     info = open_dataset(path).info()
     show_dataset(info, load_registry(ctx), as_json)
 
@@ -126,7 +128,9 @@ def show_dataset(
 def data_verify(path: str, as_json: bool) -> None:
     """Check every shard of the dataset PATH against its checksum."""
     from rnnfarm.data import open_dataset
+    from rnnfarm.data.build import sweep_leftovers
 
+    sweep_leftovers(path, log(quiet=False))
     problems = open_dataset(path).verify()
     if as_json:
         print_json({"path": path, "whole": not problems, "problems": problems})

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+#: Characters of a text, and names of a list, that a sentence quotes at most.
+MOST_SHOWN, MOST_NAMES = 200, 50
+#: Names among which the nearest one is looked for, which takes long.
+MOST_NEAR = 5_000
+
 
 class RnnfarmError(Exception):
     """Base of every error that rnnfarm raises on purpose."""
@@ -68,10 +73,23 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     import difflib
 
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = (
+        difflib.get_close_matches(name[:MOST_SHOWN], names, n=1) if len(names) < MOST_NEAR else []
+    )
     if near:
-        return f"did you mean '{near[0]}'?"
-    return f"known: {', '.join(names)}" if names else "there are none"
+        return f"did you mean '{shortened(near[0])}'?"
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    shown = ", ".join(map(shortened, names[:MOST_NAMES]))
+    return f"known: {shown}{more}" if names else "there are none"
+
+
+def shortened(text: str) -> str:
+    """Return a text of the user's as a sentence quotes it: its beginning, where it is long.
+
+    >>> shortened("a" * 200)[-5:]
+    'aaaa…'
+    """
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
 
 
 def article(word: str) -> str:

@@ -89,6 +89,20 @@ def remove_unlocked(folder: Path) -> bool:
     return True
 
 
+def remove_lock(folder: Path) -> bool:
+    """Remove the lock file that a killed process left in a folder that is to stay; whether there
+    was one."""
+    try:
+        with (folder / LOCK).open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock.read(1):  # a file with something in it is another's
+                (folder / LOCK).unlink()
+                return True
+    except OSError:
+        pass
+    return False
+
+
 def exchange_folders(new: Path, old: Path) -> None:
     """Give two folders of one filesystem each other's name; OSError where that fails.
 

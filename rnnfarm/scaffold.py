@@ -143,10 +143,15 @@ def make_plugin(name: str, folder: Path) -> NewPlugin:
     module = _module_of(name)
     if folder.exists():
         raise JobError(f"{folder}: is there already; name another folder with --out")
-    for path, text in FILES.items():
-        file = folder / Template(path).substitute(module=module)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(name=name, module=module), encoding="utf-8")
+    try:
+        for path, text in FILES.items():
+            file = folder / Template(path).substitute(module=module)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(Template(text).substitute(name=name, module=module), encoding="utf-8")
+    except OSError as error:
+        raise JobError(
+            f"{folder}: cannot be written ({error.strerror}); name a folder elsewhere with --out"
+        ) from None
     where = shlex.quote(folder.as_posix())
     return NewPlugin(
         folder,

@@ -94,6 +94,14 @@ def each_apart(items: Iterable[Item]) -> Iterator[Item]:
         yield item
 
 
+def on_terminal(text: str) -> str:
+    """Return a text of several lines; where stdout is a terminal, with what it would act on written
+    as an escape."""
+    if not sys.stdout.isatty():
+        return text
+    return "".join(c if c in "\n\t" else printable(c) for c in text)
+
+
 def print_json(report: dict[str, Any]) -> None:
     from rnnfarm.strict_json import to_json
 

@@ -293,6 +293,22 @@ def test_a_killed_build_leaves_no_dataset_and_is_cleaned_up(tmp_path):
     assert open_dataset(path).verify() == []
 
 
+def test_leftovers_are_swept_by_whatever_command_meets_them(tmp_path, call):
+    path = tmp_path / "d"
+    write(path, sequences([5]))
+    for command in (["info"], ["verify"]):
+        leftover = tmp_path / "d.building-1"
+        leftover.mkdir()
+        (leftover / "lock").touch()
+        (path / "lock").touch()
+        code, _, said = call("data", *command, path)
+        assert code == 0
+        assert f"removed {leftover}" in said
+        assert f"removed {path / 'lock'}" in said
+        assert [p.name for p in tmp_path.iterdir()] == ["d"]
+        assert sorted(p.name for p in path.iterdir()) == ["dataset.json", "shard-00000.arrow"]
+
+
 SHORT = """
 import sys
 import numpy as np

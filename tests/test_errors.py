@@ -46,3 +46,11 @@ def test_suggestion(name: str, known: list[str], sentence: str) -> None:
 
 def test_what_a_terminal_would_act_on_is_written_as_an_escape() -> None:
     assert printable("a\nb\x1b[31m\u2028é") == "a\\nb\\x1b[31m\\u2028é"
+
+
+def test_long_names_and_many_are_shortened() -> None:
+    assert suggestion("x", ["a" * 5000]) == f"known: {'a' * 199}…"
+    assert suggestion("a" * 5000, ["a" * 200]) == f"did you mean '{'a' * 200}'?"
+    many = [f"c{k:05d}" for k in range(6000)]
+    said = suggestion("zzz", many)
+    assert said.endswith("c00049 and 5,950 more")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from rnnfarm.files import LOCK, make_locked_folder, remove_unlocked
+from rnnfarm.files import LOCK, make_locked_folder, remove_lock, remove_unlocked
 
 MAKER = """
 import shutil, sys, time
@@ -66,3 +67,14 @@ def test_odd_names(tmp_path: Path, prefix: str) -> None:
     folder, lock = make_locked_folder(prefix, tmp_path)
     lock.close()
     assert remove_unlocked(folder)
+
+
+def test_the_lock_of_a_killed_build_is_removed_from_what_stays(tmp_path: Path) -> None:
+    with (tmp_path / LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not remove_lock(tmp_path)  # its process lives
+    assert remove_lock(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert not remove_lock(tmp_path)
+    (tmp_path / LOCK).write_text("mine")
+    assert not remove_lock(tmp_path)

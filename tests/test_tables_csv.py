@@ -374,3 +374,12 @@ def test_what_is_said_of_several_columns_that_are_left_out(tmp_path: Path) -> No
         " read them, in 'group' where"
     ) in said
     assert "in 'label' where" in said
+
+
+def test_a_line_of_names_longer_than_what_the_module_csv_reads(tmp_path: Path) -> None:
+    columns = [f"{'c' * 1000}{k}" for k in range(140)]
+    assert len(",".join(columns)) > 131_072
+    rows = [",".join(str(k % 7) for k in range(140))] * 2
+    found = build(tmp_path, "\n".join([",".join(columns), *rows, ""]))
+    assert names(found) == columns
+    assert values(found) == [[k % 7 for k in range(140)]] * 2

@@ -96,7 +96,8 @@ class CSV(TableReader):
     def _raw(self, path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
         dialect = self._dialect(path)
         places = [str(i) for i in range(len(dialect.names))]  # names may be empty, or there twice
-        picked = [str(dialect.names.index(name)) for name in names]
+        first = {name: i for i, name in reversed(list(enumerate(dialect.names)))}
+        picked = [str(first[name]) for name in names]
         nothing = pa.array(self.null_values, pa.string())
         options: dict[str, Any] = {
             "read_options": pacsv.ReadOptions(

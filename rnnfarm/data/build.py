@@ -45,8 +45,8 @@ def build_dataset(
     """
     say = progress or (lambda line: None)
     refuse_existing(Place.of(path, filesystem), replace)
-    for leftover in [] if filesystem is not None else remove_leftovers(path):
-        say(f"removed {leftover}, left behind by a build that was killed")
+    if filesystem is None:
+        sweep_leftovers(path, say)
     say(f"building {path}")
     said = time.monotonic()
     columns = _columns(reader)
@@ -72,6 +72,12 @@ def build_dataset(
     for note in writer.provenance.notes:
         say(f"{path}: {note}")
     return dataset
+
+
+def sweep_leftovers(path: str | os.PathLike[str], say: Progress) -> None:
+    """Remove what killed builds of a dataset left behind, and say so."""
+    for leftover in remove_leftovers(path):
+        say(f"removed {leftover}, left behind by a build that was killed")
 
 
 def _empty_parts(reader: Reader, splits: list[str]) -> Iterator[str]:
@@ -130,6 +136,7 @@ def build_from_settings(
 
 def ensure_dataset(job: Job, registry: Registry, progress: Progress | None = None) -> Dataset:
     """Open a job's dataset, or build it first where its folder is absent and the job says how."""
+    sweep_leftovers(job.data.path, progress or (lambda line: None))
     dataset = _opened_or_built(job, registry, progress)
     dataset.verified = job.data.verify
     return dataset

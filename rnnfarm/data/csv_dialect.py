@@ -10,8 +10,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
 from rnnfarm.data.cells import BLANKS, FORMATS, NOT_FINITE, SPELLINGS_OF_NOTHING
+from rnnfarm.data.lines import LONGEST_LINE
 from rnnfarm.data.survey import looks_like_dates
-from rnnfarm.errors import DataError, JobError
+from rnnfarm.errors import DataError, JobError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 20  # rows after the line of names that tell what separates cells
+
+#: The line of names of a wide table is one cell for the delimiters that it does not have.
+csv.field_size_limit(LONGEST_LINE)
 
 #: What files that are no text begin with, and what to do with them.
 _OTHERS = {
@@ -119,7 +123,7 @@ def _check_names(path: Path, line: int, names: list[str]) -> None:
     if all(_is_value(name) for name in given):
         raise DataError(
             f"{path}, line {line}: the names of the columns belong here, not values"
-            f" ({', '.join(given[:3])}); add a line of names above it"
+            f" ({', '.join(map(shortened, given[:3]))}); add a line of names above it"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from rnnfarm.data.build import build_from_settings, ensure_dataset
+from rnnfarm.data.build import build_from_settings, ensure_dataset, sweep_leftovers
 from rnnfarm.data.dataset import Dataset, open_dataset
 from rnnfarm.data.place import Place
 from rnnfarm.data.stale import Build, Changes, changes_since
@@ -27,6 +27,7 @@ def ensure_current(
     Then `data.stale` says what is done: JobError, a new build that replaces it, or a warning. A run
     that is `resuming` goes on with the data that it began with, and a warning.
     """
+    sweep_leftovers(job.data.path, progress or (lambda line: None))
     dataset = _current(job, registry, progress, resuming)
     dataset.verified = job.data.verify
     return dataset

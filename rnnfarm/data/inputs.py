@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rnnfarm.errors import DataError, JobError
 from rnnfarm.input_settings import NamesFiles
+from rnnfarm.small_files import irregular
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -63,6 +64,9 @@ def no_match(pattern: str, base: Path, where: str) -> str:
             f"{path} in {where} is a folder; name its files by a pattern, as"
             f" '{pattern.rstrip('/')}/*.txt'"
         )
+    if os.path.lexists(path):
+        what = irregular(os.stat(path).st_mode) if path.exists() else "is a link to nothing"
+        return f"{path} in {where} {what}; give a file"
     quoted = "; in a pattern, write [[] for [ itself" if "[" in pattern else ""
     return f"{path} in {where} matches no file; correct the path{quoted}"
 

@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import pyarrow as pa
 from pyarrow import fs
 
-from rnnfarm.errors import JobError, printable
+from rnnfarm.errors import DataError, JobError, printable
+from rnnfarm.small_files import MOST_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,12 @@ class Place:
         return info.size, info.mtime_ns
 
     def read(self, name: str) -> bytes:
-        """A whole small file."""
+        """A whole small file; DataError where it is larger than a manifest may be."""
+        if (self.size(name) or 0) > MOST_MANIFEST:
+            raise DataError(
+                f"{self.show(name)}: is larger than {MOST_MANIFEST >> 20} MiB, the most that such a"
+                " file has; restore it"
+            )
         with self.filesystem.open_input_stream(self.file(name)) as stream:
             return cast("bytes", stream.read())
 

@@ -254,7 +254,7 @@ class TableCells(Reader):
     def _check_names(self, path: Path, recalled: list[str]) -> None:
         """An error where a file lacks a column, or has it twice; `recalled`: what the values were
         when the data were built."""
-        known = self._names(path)
+        known = Counter(self._names(path))
         for setting, names in self._named_columns().items():
             for name in names:
                 self._check_name(path, name, known, f" (setting '{setting}')")
@@ -262,11 +262,11 @@ class TableCells(Reader):
             for name in recalled:
                 self._check_name(path, name, known, ", which the run's data have")
 
-    def _check_name(self, path: Path, name: str, known: list[str], why: str) -> None:
+    def _check_name(self, path: Path, name: str, known: Counter[str], why: str) -> None:
         if name not in known:
             raise JobError(f"{path}: has no column '{name}'{why}; {suggestion(name, known)}")
-        if known.count(name) > 1:
-            raise DataError(f"{path}: has {known.count(name)} columns '{name}'; rename all but one")
+        if known[name] > 1:
+            raise DataError(f"{path}: has {known[name]} columns '{name}'; rename all but one")
 
     def _check_kinds(self, path: Path) -> None:
         """JobError where a column cannot tell sequences apart, or be the time."""

@@ -109,8 +109,10 @@ def survey_table(table: TableCells) -> TableSurvey:
     wanted = [*table.values, *table.target, *table.categories]
     if not table.values:
         _refuse_doubles(table._files[0], names)
-        wanted += [n for n in names if n not in (*wanted, table.group, table.label, *table._times)]
-        wanted = [name for name in wanted if names.count(name) == 1]
+        others = {*wanted, table.group, table.label, *table._times}
+        wanted += [name for name in names if name not in others]
+        once = Counter(names)
+        wanted = [name for name in wanted if once[name] == 1]
     surveys = {name: _column(table, name) for name in dict.fromkeys(wanted)}
     search = TimeSearch()
     _look(table, surveys, search)
@@ -118,8 +120,8 @@ def survey_table(table: TableCells) -> TableSurvey:
     with _naming(table):
         form, said = choose_format(numeric, table._formats(), commas=table._comma_separated)
     found = TableSurvey([], {}, form, remarks=said)
-    others = [n for n in names if n in surveys and n not in (*table.target, *table.categories)]
-    for name in table.values or others:
+    rest = surveys.keys() - {*table.target, *table.categories}
+    for name in table.values or [name for name in names if name in rest]:
         _decide(table, found, surveys[name])
     if not found.values and not table.categories:
         raise _nothing(table, found)
@@ -150,7 +152,8 @@ def _look(table: TableCells, surveys: Mapping[str, ColumnSurvey], search: TimeSe
     rows = 0
     for path in table._files:
         known = table._names(path)
-        here = [name for name in surveys if known.count(name) == 1]
+        once = Counter(known)
+        here = [name for name in surveys if once[name] == 1]
         row = 0
         columns = [*here, *table._times] or known[:1]  # one at least, to count the rows
         for batch in table._raw(path, list(dict.fromkeys(columns))):

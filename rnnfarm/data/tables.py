@@ -178,7 +178,7 @@ class TableReader(TablePlan):
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """All rows of one file; without the column `target` where it lacks one of its columns."""
-        known = self._names(path)
+        known = set(self._names(path))
         needed = {"target": self.target, "label": [] if self.label is None else [self.label]}
         missing = {
             key: [name for name in names if name not in known] for key, names in needed.items()
@@ -220,7 +220,8 @@ class TableReader(TablePlan):
         if self.missing == "mask":
             there = ~np.isnan(cells)
             cells = gaps.fill(cells, there)
-        values = [names.index(name) for name in self._values]
+        places = {name: place for place, name in enumerate(names)}
+        values = [places[name] for name in self._values]
         parts = [cells[:, values]]
         if self.calendar:
             local = run.rows["local"].view("datetime64[us]")
@@ -229,7 +230,7 @@ class TableReader(TablePlan):
             parts.append(there[:, values].astype(np.float32))
         rows: Block = {VALUES: np.concatenate(parts, axis=1)}
         if self._target and self.target_per == "row":
-            rows[TARGET] = cells[:, [names.index(name) for name in self._target]]
+            rows[TARGET] = cells[:, [places[name] for name in self._target]]
         labelled = np.ones(len(cells), np.bool_)
         if self.label is not None and self.label_per == "row":
             labels = np.append(self._label_ids, NO_LABEL)[run.rows["label"]]
@@ -239,9 +240,7 @@ class TableReader(TablePlan):
         for flag, (column, *_) in self._flagged.items():
             seen = labelled
             if column != LABEL and there is not None:
-                seen = np.all(
-                    there[:, [names.index(name) for name in self._made_of[column]]], axis=1
-                )
+                seen = np.all(there[:, [places[name] for name in self._made_of[column]]], axis=1)
             rows[flag] = seen.astype(np.uint8)
         return rows
 

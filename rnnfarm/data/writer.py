@@ -37,6 +37,7 @@ from rnnfarm.files import (
     bring_to_disk,
     exchange_folders,
     make_locked_folder,
+    remove_lock,
     remove_locked,
     remove_unlocked,
 )
@@ -316,7 +317,7 @@ class _Folder:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> list[Path]:
-    """Remove the folders that killed builds of the dataset `path` left behind, and name them.
+    """Remove what killed builds of the dataset `path` left beside it and in it, and name that.
 
     A build holds a lock on its folder, which ends with its process.
     """
@@ -324,7 +325,10 @@ def remove_leftovers(path: str | os.PathLike[str]) -> list[Path]:
     if folder is None or not folder.parent.is_dir():
         return []
     leftovers = sorted(folder.parent.glob(f"{glob.escape(folder.name)}.building-*"))
-    return [leftover for leftover in leftovers if remove_unlocked(leftover)]
+    removed = [leftover for leftover in leftovers if remove_unlocked(leftover)]
+    if remove_lock(folder):
+        removed.append(folder / LOCK)
+    return removed
 
 
 def _umask() -> int:

@@ -23,7 +23,7 @@ from rnnfarm.data.streams import Streams
 from rnnfarm.data.tables import TARGET
 from rnnfarm.data.window import NEXT, Windows
 from rnnfarm.equations.parts import Loss, part_name
-from rnnfarm.errors import JobError, suggestion
+from rnnfarm.errors import DataError, JobError, suggestion
 from rnnfarm.job_inits import initial
 from rnnfarm.job_tables import DecoderTable, Job, LayerTable, TrainingTable
 from rnnfarm.job_unused import itself
@@ -96,7 +96,13 @@ def make_model(
         width *= job.data.horizon
     goal = _goal(job, loss, wanted, target)
     if learned is not None:
-        loss = type(loss)(**learned)
+        try:
+            loss = type(loss)(**learned)
+        except JobError as error:
+            raise DataError(
+                f"the checkpoint is damaged: the settings of its loss are wrong ({error}); use"
+                " another one"
+            ) from None
     elif loss.wants_counts:
         part = dataset.split("train")
         loss = loss.with_counts(target_counts(part, read, ahead=target == NEXT, goal=goal))
@@ -123,6 +129,12 @@ def make_model(
     function = LossFunction(loss, outputs, width, job.training.dtype, choice)
     if scales is None:
         scales = _learned_scales(job, dataset, loss, name, read)
+    for one, scale in scales.items():
+        if one in dataset.columns and len(scale.mean) != dataset.columns[one].width:
+            raise DataError(
+                f"{dataset.path}: column '{one}' has {dataset.columns[one].width} values a step, "
+                f"and the checkpoint scales {len(scale.mean)}; use the data that it was trained on"
+            )
     return Model(network, function, name, target, column, choice, goal, scales)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from rnnfarm.data.window import NEXT
 from rnnfarm.data.writer import DatasetWriter
 from rnnfarm.errors import DataError, JobError, RnnfarmError
 from rnnfarm.plugins import Registry
+from rnnfarm.small_files import irregular
 from rnnfarm.training.run import OpenRun
 from rnnfarm.training.run_reader import run_reader, settings_fixed
 from rnnfarm.training.setup import (
@@ -190,8 +192,13 @@ def local_file(path: Path, folder: Path) -> Path:
     """
     if str(path) == "-":
         path = folder / COPY
-        path.write_bytes(sys.stdin.buffer.read())
+        with path.open("wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
     elif not path.is_file():
+        if path.exists() and not path.is_dir():
+            raise JobError(
+                f"{path}: {irregular(path.stat().st_mode)}; give a file, or - for standard input"
+            )
         if path.is_dir():
             raise JobError(
                 f"{path}: is a folder; name a file, or several by a pattern in quotes, as"

@@ -1,0 +1,1 @@
+"""Damaged and odd files of every kind that rnnfarm reads: ``python -m fuzz`` in ``tests``."""
