@@ -291,8 +291,8 @@ def test_an_installed_plugin_travels(
     monkeypatch.syspath_prepend(str(site))
     found = pack_job(write_job(folder, demo_job()), (), Registry.load(), folder)
     assert found.plugins == ["pack-demo"]
-    assert_is_whole(folder, monkeypatch)
     assert not list(folder.rglob("__pycache__"))
+    assert_is_whole(folder, monkeypatch)
     sys.modules.pop("pack_demo", None)
 
 

@@ -9,7 +9,7 @@ from rnnfarm_cupy.figures import A100, H200, Figures
 from rnnfarm_cupy.kernel import CUDAKernel, write
 from rnnfarm_cupy.resident import choices, made
 from rnnfarm_cupy.runtime import Program, Runtime
-from thorough import THOROUGH
+from thorough import THOROUGH, times
 
 from rnnfarm.equations.plan import make_plan
 from rnnfarm.kernels.case import variants
@@ -34,14 +34,22 @@ def compiled(source: str, arches: tuple[str, ...] = ARCHES) -> None:
             assert figures.spill_bytes == 0, (arch, figures)
 
 
-@pytest.mark.parametrize("name", REGISTRY.names("cells"))
-@pytest.mark.parametrize("precision", PRECISIONS)
+#: Usually two precisions of each cell, and one architecture of each.
+OF_CELLS = [
+    (precision, name)
+    for turn, name in enumerate(REGISTRY.names("cells"))
+    for place, precision in enumerate(PRECISIONS)
+    if THOROUGH or (turn + place) % 2 == 0
+]
+
+
+@pytest.mark.parametrize(("precision", "name"), OF_CELLS)
 def test_cells(name: str, precision: str) -> None:
     """At a width that fills tiles, with all that a plan may have."""
     settings = {"projection": 128} if name == "lstm_projection" else {}
     cell = REGISTRY.get("cells", name)(**settings)
     plan = make_plan(cell, 256, 512, variants(cell.states)["all"])
-    turn = REGISTRY.names("cells").index(name) + PRECISIONS.index(precision)
+    turn = OF_CELLS.index((precision, name))
     dtype, precision = ("float64", "full") if precision == "float64" else ("float32", precision)
     arches = ARCHES if THOROUGH else (ARCHES[turn % 2],)
     compiled(write(plan, dtype, precision).source(), arches)
@@ -50,6 +58,12 @@ def test_cells(name: str, precision: str) -> None:
 #: Rows and widths at which persistent kernels are compiled: those of ``benchmarks/gpu.py``.
 SHAPES = ((16, 768), (64, 512), (256, 1024), (32, 256))
 OF_UNITS = ("lstm", "gru", "elman", "mgu_gate_after", "lstm_peephole", "indrnn")
+#: A compile takes many seconds: usually the LSTM and the GRU alone, once for each architecture.
+PERSISTENT = (
+    [(name, arch) for name in OF_UNITS for arch in ARCHES]
+    if THOROUGH
+    else [("lstm", "sm_90"), ("gru", "sm_80")]
+)
 
 
 class Collecting(Runtime):
@@ -105,15 +119,12 @@ class Compiling(Collecting):
         return self.multiprocessors
 
 
-@pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("name", OF_UNITS)
+@pytest.mark.parametrize(("name", "arch"), PERSISTENT)
 def test_persistent_kernels(name: str, arch: str) -> None:
     """As they are chosen for an A100 and an H200: a precision for each shape and architecture."""
     cell = REGISTRY.get("cells", name)()
     figures = A100 if arch == "sm_80" else H200
-    # A compile takes seconds: all shapes for the LSTM alone.
-    every = arch == "sm_90" and (THOROUGH or name == "lstm")
-    shapes = SHAPES if every else SHAPES[::3] if THOROUGH or name == "gru" else SHAPES[:1]
+    shapes = SHAPES[:: 1 if arch == "sm_90" else 3] if THOROUGH else SHAPES[:1]
     for number, (rows, hidden) in enumerate(shapes):
         turn = number + OF_UNITS.index(name) + ARCHES.index(arch)
         precision = ("bf16", "tf32", "full")[turn % 3]
@@ -132,7 +143,7 @@ def test_persistent_kernels(name: str, arch: str) -> None:
                 assert program.spills(code.name) == 0, code.partition
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"][: times(usual=1, thorough=2)])
 def test_losses_optimizers_and_the_library(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Where nothing is computed, nothing can be checked.
     monkeypatch.setattr("rnnfarm.kernels.choose.rows_check", lambda *_: None)
