@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++
 TOLERANCE = {"float64": 1e-10, "full": 1e-5, "tf32": 4e-3, "bf16": 4e-2}
 RUNTIME = HostRuntime()
 #: Cells whose slope jumps: a rounded state may fall on the other side of the jump.
-JUMPING = ("elman-relu", "indrnn")
+JUMPING = ("elman-relu", "indrnn", "ligru")
 #: Usually half of the sizes, other ones for every second cell.
 AT_SIZES = [
     (hidden, name)
