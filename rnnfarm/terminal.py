@@ -198,7 +198,9 @@ def _usage(error: click.ClickException) -> str:
 
 def _fail(sentences: str, code: int) -> int:
     for sentence in sentences.split("\n"):
-        click.echo(f"rnnfarm: {printable(sentence)}", err=True)
+        # A path or a name of thousands of letters would hide what is said of it.
+        clear = re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1…\2", printable(sentence))
+        click.echo(f"rnnfarm: {clear}", err=True)
     return code
 
 

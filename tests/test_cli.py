@@ -663,3 +663,32 @@ def test_data_info_says_how_columns_are_read(call: Call, tmp_path: Path) -> None
     learned = json.loads(call("data", "info", dataset, "--json")[1])["built_from"]["learned"]
     assert learned["values"] == ["x"]
     assert list(learned["left_out"]) == ["city"]
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+wanted = sys.argv.pop(1)
+runpy.run_module("rnnfarm", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["rnnfarm.cli", "click", "rnnfarm.plugins"])
+def test_ctrl_c_during_the_imports_is_no_traceback(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, "plugins"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "rnnfarm: interrupted")
+
+
+def test_a_sentence_about_a_very_long_name_can_be_read(call: Any) -> None:
+    code, _, said = call("data", "info", "a" * 5000)
+    assert code == 5
+    assert said.startswith(f"rnnfarm: {'a' * 200}…{'a' * 99}: cannot be read")
+    code, _, said = call("report", "b" * 5000)
+    assert code == 2
+    assert len(said) < 500

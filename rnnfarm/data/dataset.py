@@ -172,6 +172,8 @@ def _manifest(place: Place) -> Manifest:
         cut_off = f"a build that was replacing it was killed and left it as {beside}: rename that"
         fix = cut_off if beside else "build one with `rnnfarm data build`, or correct the path"
         raise DataError(f"{place.shown}: there is no dataset here; {fix}")
+    if place.local is not None and not place.local.is_dir():
+        raise DataError(f"{place.shown}: is no folder, as a dataset is; correct the path")
     if any(name.endswith(".arrow") for name in place.names()):
         raise DataError(
             f"{place.shown}: shards but no {MANIFEST}, so a build that did not end; remove the"

@@ -29,6 +29,8 @@ MANIFEST = "dataset.json"
 
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=1 << 24)]
+Vocabulary = Annotated[int, Field(ge=1, lt=1 << 31)]
 Role = Literal["value", "calendar", "observed"]
 
 
@@ -51,8 +53,8 @@ class Column:
 
     kind: Literal["tokens", "values"]
     dtype: Literal["uint8", "uint16", "int32", "float32"]
-    width: Positive = 1
-    vocabulary: Positive | None = None
+    width: Width = 1
+    vocabulary: Vocabulary | None = None
     own: bool = False
     names: list[str] | None = None
     roles: list[Role] | None = None

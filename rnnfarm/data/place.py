@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import pyarrow as pa
 from pyarrow import fs
 
+from rnnfarm.data.patience import patiently
 from rnnfarm.errors import DataError, JobError, printable
 from rnnfarm.small_files import MOST_MANIFEST
 
@@ -37,7 +38,7 @@ class Place:
         if "://" not in shown:
             return cls(fs.LocalFileSystem(), os.path.abspath(shown), shown)
         try:
-            filesystem, inner = fs.FileSystem.from_uri(shown)
+            filesystem, inner = patiently(shown, fs.FileSystem.from_uri, shown)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise JobError(
                 f"{shown}: no filesystem of pyarrow opens this address ({error}); mend it"
@@ -48,6 +49,16 @@ class Place:
     def local(self) -> Path | None:
         """The folder as a local path, None when it is not on the local filesystem."""
         return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the filesystem."""
+        return self._wait(getattr(self.filesystem, method), *arguments)
+
+    def _wait(self, call: Any, *arguments: Any) -> Any:
+        """Make a call, which may wait for a network where the folder is not local."""
+        if self.local is not None:
+            return call(*arguments)
+        return patiently(self.shown, call, *arguments)
 
     def file(self, name: str) -> str:
         """The path of a file in the folder, on its filesystem."""
@@ -60,7 +71,7 @@ class Place:
     def exists(self) -> bool:
         """Whether there is anything at the path."""
         try:
-            return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+            return bool(self._ask("get_file_info", self.path).type != fs.FileType.NotFound)
         except (pa.ArrowException, OSError, ValueError) as error:
             said = printable(" ".join(str(error).split()))
             raise JobError(
@@ -70,16 +81,16 @@ class Place:
     def names(self) -> list[str]:
         """The files of the folder."""
         selector = fs.FileSelector(self.path, allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(info.base_name for info in self._ask("get_file_info", selector))
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; None when it is not there."""
-        info = self.filesystem.get_file_info(self.file(name))
+        info = self._ask("get_file_info", self.file(name))
         return cast("int", info.size) if info.type == fs.FileType.File else None
 
     def version(self, name: str) -> tuple[int | None, int | None]:
         """The size of a file and the time of its last change, by which another file is noticed."""
-        info = self.filesystem.get_file_info(self.file(name))
+        info = self._ask("get_file_info", self.file(name))
         return info.size, info.mtime_ns
 
     def read(self, name: str) -> bytes:
@@ -89,13 +100,12 @@ class Place:
                 f"{self.show(name)}: is larger than {MOST_MANIFEST >> 20} MiB, the most that such a"
                 " file has; restore it"
             )
-        with self.filesystem.open_input_stream(self.file(name)) as stream:
-            return cast("bytes", stream.read())
+        return b"".join(self.blocks(name))
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """A file in blocks, in constant memory."""
-        with self.filesystem.open_input_stream(self.file(name)) as stream:
-            while block := stream.read(BLOCK):
+        with self._ask("open_input_stream", self.file(name)) as stream:
+            while block := self._wait(stream.read, BLOCK):
                 yield block
 
     def create(self, name: str) -> IO[bytes]:
