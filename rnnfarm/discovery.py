@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -138,6 +139,14 @@ def _check_hook_names(manager: pluggy.PluginManager, module: Any) -> None:
             )
     if registered:
         return
+    if not inspect.ismodule(module):
+        kind = "function" if inspect.isfunction(module) else "class"
+        named = getattr(module, "__name__", repr(module))
+        home = getattr(module, "__module__", "my_cells")
+        raise RefusedError(
+            f"registers nothing: its entry point names the {kind} '{named}', and has to name the "
+            f"module that holds the hooks; write '{home}' without ':{named}'"
+        )
     unmarked = [name for name in dir(module) if name.startswith(f"{PROJECT}_")]
     mend = (
         f"mark '{unmarked[0]}' with @rnnfarm.hookimpl"

@@ -18,7 +18,15 @@ from rnnfarm.errors import JobError, PluginError, RnnfarmError, printable, sugge
 from rnnfarm.job_checks import Problem, cross_checks, part_checks
 from rnnfarm.job_tables import Job, PartTable, Table, without_none
 from rnnfarm.plugins import Registry
-from rnnfarm.settings import REQUIRED, declared, foreign_values, plain, problems, validate
+from rnnfarm.settings import (
+    REQUIRED,
+    declared,
+    foreign_values,
+    plain,
+    problems,
+    unannotated,
+    validate,
+)
 from rnnfarm.small_files import UnreadableError, parse_toml
 from rnnfarm.small_files import read_toml as read_small_toml
 
@@ -256,7 +264,8 @@ def _resolved(
     except ValidationError as error:
         keys = set(table.model_fields) - {"settings"}
         found += [
-            (f"{path}.{where}".rstrip("."), what) for where, what in problems(error, model, keys)
+            (f"{path}.{where}".rstrip("."), what)
+            for where, what in problems(error, model, keys, unannotated(part))
         ]
     except JobError as error:  # a check of the part's own
         found += [(path, sentence) for sentence in error.errors]

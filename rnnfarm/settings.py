@@ -21,7 +21,7 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, time
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,7 +58,7 @@ class Part:
         try:
             model = validate(cls.settings_model(), settings)
         except ValidationError as error:
-            found = problems(error, cls.settings_model())
+            found = problems(error, cls.settings_model(), no_settings=unannotated(cls))
             named = [": ".join(filter(None, [cls.__name__, *each])) for each in found]
             raise JobError(named) from None
         return {name: getattr(model, name) for name in declared(cls)}
@@ -148,16 +148,26 @@ def validate(model: type[BaseModel], settings: Mapping[str, Any]) -> BaseModel:
 
 
 def problems(
-    error: ValidationError, model: type[BaseModel], also_known: Iterable[str] = ()
+    error: ValidationError,
+    model: type[BaseModel],
+    also_known: Iterable[str] = (),
+    no_settings: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Return ``(dotted path, what is wrong and the mend)`` for each error found in ``model``.
 
-    ``also_known`` holds keys that may stand beside the model's own, for the suggestions.
+    ``also_known`` holds keys that may stand beside the model's own, for the suggestions;
+    ``no_settings`` the attributes of the part that have no annotation.
     """
     found: dict[str, list[str]] = {}
     for each in error.errors():
         place, described, known = _place(model, each["loc"])
         sentence = _sentence(each, {*known, *also_known})
+        key = str(each["loc"][-1])
+        if each["type"] == "extra_forbidden" and key in no_settings:
+            sentence = (
+                f"is an attribute of the class without an annotation, and so no setting; write "
+                f"{key}: float = … there, or the type that it has"
+            )
         if described:
             sentence = f"should be {described}, not {reprlib.repr(each['input'])}"
             found.setdefault(place, [sentence])

@@ -24,8 +24,21 @@ COMPARISONS = frozenset({"less", "less_equal", "equal"})
 #: What messages offer in place of what does not work on symbols.
 FUNCTIONS = (
     "rnnfarm's tanh, sigmoid, relu, softplus, exp, log, sqrt, abs, minimum, maximum, where, equal, "
-    "sign, row_sum, row_max, layer_norm"
+    "sign, row_sum, row_max, layer_norm, split, pick"
 )
+#: What is written in place of attributes and methods that arrays have.
+INSTEAD = {
+    **dict.fromkeys(("shape", "size", "ndim"), "the width of v is v.width"),
+    **dict.fromkeys(
+        ("T", "transpose", "dot", "reshape"),
+        "a symbol is a row of units: affine(v) is a product with learned weights, "
+        "row_sum(a * b) one of two rows",
+    ),
+    "sum": "write row_sum(v)",
+    "mean": "write row_sum(v) / v.width",
+    "max": "write row_max(v)",
+    "item": "equations are traced before there are numbers",
+}
 
 
 Role = Literal["embedding", "weight", "recurrent", "bias", "joint_bias", "vector"]
@@ -201,12 +214,18 @@ class Symbol:
 
     def __iter__(self) -> Iterator[Symbol]:
         raise CellError(
-            "a symbol unpacked or looped over: only affine(…, gates=…) gives several values, "
-            "one per gate"
+            "a symbol unpacked or looped over: split(v, parts) cuts it into equal parts, "
+            "row_sum(v) adds up its units, affine(…, gates=…) gives one value per gate"
         )
 
     def __getitem__(self, key: object) -> NoReturn:
-        raise CellError("a symbol indexed with […]: name the parts through affine(…, gates=…)")
+        raise CellError(
+            "a symbol indexed with […]: split(v, parts) cuts it into equal parts, pick(v, k) is "
+            "its unit number k, and gates are named through affine(…, gates=…)"
+        )
+
+    def __len__(self) -> NoReturn:
+        raise CellError("len() of a symbol: the width of v is v.width")
 
     def __setitem__(self, key: object, value: object) -> NoReturn:
         raise CellError("a symbol assigned to with […]: write where(condition, new, old)")
@@ -214,16 +233,28 @@ class Symbol:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in INSTEAD:
+            raise CellError(f"'.{name}' on a symbol: {INSTEAD[name]}")
         raise CellError(f"'.{name}' on a symbol, which has only arithmetic: use {FUNCTIONS}")
 
-    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
-        raise CellError(
-            f"numpy.{ufunc.__name__} on a symbol (a NumPy number or array in an equation counts "
-            f"as one): use plain numbers and {FUNCTIONS}"
-        )
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> NoReturn:
+        for value in inputs:
+            if not isinstance(value, Symbol) and hasattr(value, "shape"):
+                raise CellError(_array_in_equation(value))
+        raise CellError(f"numpy.{ufunc.__name__} on a symbol: use {FUNCTIONS}")
 
     def __array_function__(self, function: Any, *_: Any, **__: Any) -> NoReturn:
         raise CellError(f"numpy.{function.__name__} on a symbol: use {FUNCTIONS}")
+
+
+def _array_in_equation(value: Any) -> str:
+    """What is wrong with a NumPy number or array among symbols."""
+    if value.shape == ():
+        return f"the NumPy number {value!r} in an equation: write float(…) around it"
+    return (
+        f"an array of shape {value.shape} in an equation, whose constants are plain numbers: "
+        "parameter(name, init=…) is a learned vector, unit_index(width) the numbers of the units"
+    )
 
 
 Value = Symbol | float | int
@@ -326,6 +357,8 @@ class Graph:
                 "equal(a, b); for a setting of the cell use Python's own if"
             )
         if not isinstance(value, (int, float)):
+            if hasattr(value, "shape"):
+                raise CellError(_array_in_equation(value))
             raise CellError(
                 f"{value!r} of type {type(value).__name__} in an equation: only symbols and plain "
                 "numbers can be combined"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from rnnfarm.discovery import Plugin, normal
@@ -49,6 +50,8 @@ def find_plugin(registry: Registry, name: str) -> Plugin:
     named |= {normal(plugin.distribution): plugin for plugin in registry.plugins}
     found = named.get(normal(name))
     if found is None:
+        if (installed := _installed(name)) is not None:
+            raise PluginError(installed)
         known = [plugin.distribution for plugin in registry.plugins]
         raise PluginError(
             f"there is no plugin '{name}' installed; {suggestion(name, known)} "
@@ -57,6 +60,20 @@ def find_plugin(registry: Registry, name: str) -> Plugin:
     if found.refused:
         raise PluginError(found.refused)
     return found
+
+
+def _installed(name: str) -> str | None:
+    """What a distribution lacks that is installed and is no plugin."""
+    try:
+        found = distribution(name)
+    except (PackageNotFoundError, ValueError):
+        return None
+    module = name.replace("-", "_")
+    return (
+        f"'{name}' {found.version} is installed and has no entry point for rnnfarm; add "
+        f'[project.entry-points.rnnfarm] with the line {module} = "{module}" to its '
+        "pyproject.toml, and install it again"
+    )
 
 
 def check_plugin(
