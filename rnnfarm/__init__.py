@@ -1,5 +1,13 @@
 """rnnfarm: recurrent cells written as equations, trained by truncated backpropagation through time.
 
+A cell, a loss or an optimizer is a class with a method ``step``, whose equations are written with
+``affine``, ``parameter``, ``tanh`` and the other functions here. The whole language, with what
+cannot be written and what to write instead, is on one page: docs/language.md beside the README.
+``help(rnnfarm.equations.language)`` has its functions, ``help(rnnfarm.Cell)``, ``Loss`` and
+``Optimizer`` what each part declares. ``rnnfarm check DISTRIBUTION`` checks the parts of a plugin,
+``rnnfarm explain CELL`` shows what becomes of a cell, and ``Recurrent``, ``evaluate_loss`` and
+``apply_optimizer`` run a part on plain arrays.
+
 Names are loaded at first use, so that ``import rnnfarm`` imports neither NumPy nor pyarrow.
 """
 
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     from rnnfarm.hookspecs import hookimpl
     from rnnfarm.kernels.interface import Kernel
     from rnnfarm.nn.api import Recurrent
+    from rnnfarm.on_arrays import apply_optimizer, evaluate_loss
     from rnnfarm.training.callback import Callback
     from rnnfarm.training.schedule import Schedule
 
@@ -53,6 +62,7 @@ _HOME = {
     "rnnfarm.hookspecs": "hookimpl",
     "rnnfarm.kernels.interface": "Kernel",
     "rnnfarm.nn.api": "Recurrent",
+    "rnnfarm.on_arrays": "apply_optimizer evaluate_loss",
     "rnnfarm.api": "train",
     "rnnfarm.training.callback": "Callback",
     "rnnfarm.training.schedule": "Schedule",
@@ -71,7 +81,9 @@ __all__ = [
     "Schedule",
     "__version__",
     "affine",
+    "apply_optimizer",
     "equal",
+    "evaluate_loss",
     "exp",
     "hookimpl",
     "layer_norm",

@@ -4,8 +4,8 @@
 
 Each takes symbols (and plain numbers) and gives a symbol; the equations are traced once, before
 any number is known. ``+ - * /``, unary ``-``, ``abs()``, ``** n`` and the comparisons ``< <= > >=``
-work on symbols too. What cannot be is a CellError, which ``step``'s caller completes with the cell,
-the line and the code there.
+work on symbols too. docs/language.md has it all on one page. What cannot be is a CellError, which
+``step``'s caller completes with the cell, the line and the code there.
 """
 
 from __future__ import annotations
