@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,7 +14,14 @@ import numpy as np
 import pytest
 import ray
 import tomli_w
-from cluster_tools import Disturbed, cluster_job, nothing_left, ray_cluster, run_disturbed
+from cluster_tools import (
+    Disturbed,
+    cluster_job,
+    nothing_left,
+    ray_cluster,
+    run_disturbed,
+    start_rnnfarm,
+)
 from ray.cluster_utils import Cluster
 from test_loop import gaps_job, write_gaps
 from threadpoolctl import threadpool_info
@@ -29,12 +29,11 @@ from training_tools import REGISTRY, make_job, write_values
 
 import rnnfarm
 from rnnfarm.cluster.buckets import owners_pay
-from rnnfarm.cluster.connect import _explained, _own_folder
+from rnnfarm.cluster.connect import _explained
 from rnnfarm.cluster.group import Group
 from rnnfarm.cluster.train import train_with_workers
 from rnnfarm.data import Column, DatasetWriter, open_dataset
 from rnnfarm.errors import DeviceError, JobError, PluginError, RunError
-from rnnfarm.job import load_job
 from rnnfarm.report import Progress
 from rnnfarm.training.session import train
 from rnnfarm.training.setup import make_model
@@ -378,128 +377,6 @@ def job_file(data: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A temporary folder with a short path: sockets lie below it."""
-    folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def command(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "rnnfarm", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-
-
-def test_embedded(job_file: Path, tmp_path: Path, short: Path) -> None:
-    """A Ray of its own, of which nothing is left and nothing shows but in a file.
-
-    What a job says of a cluster's nodes means nothing on one machine.
-    """
-    out = tmp_path / "run"
-    far = '[cluster]\nplacement = "strict_spread"\nresources = { far = 1.0 }\n'
-    job_file.write_text(job_file.read_text().replace("[cluster]\n", far))
-    process = command("train", job_file, "--workers", 2, "--out", out, "--json", TMPDIR=str(short))
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    alone = train(load_job(job_file, (), REGISTRY), REGISTRY, out=tmp_path / "alone")
-    assert json.loads(output)["parameters_sha256"] == alone.parameters_sha256
-    assert json.loads(output)["workers"] == 2
-    assert not [line for line in errors.splitlines() if "ray" in line.lower() and "run" not in line]
-    nothing_of_ray(short)
-
-
-def test_a_death_does_not_spoil_the_output(job_file: Path, tmp_path: Path, short: Path) -> None:
-    """Ray prints a notice of it on stdout, where one JSON object belongs."""
-    out = tmp_path / "run"
-    more = ("--set", "training.steps=200", "--json")
-    process = command("train", job_file, "--workers", 2, "--out", out, *more, TMPDIR=str(short))
-    end = time.monotonic() + 60
-    while not list((out / "checkpoints").glob("step-*[0-9]")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    (raylet,) = [pid for pid, line in processes() if f"{short}/" in line and "/raylet " in line]
-    workers = [
-        pid
-        for pid, line in processes()
-        if line.startswith("ray::Worker")
-        and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] == str(raylet)
-    ]
-    os.kill(workers[0], signal.SIGKILL)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert json.loads(output)["steps"] == 200
-    assert " died (" in errors
-    assert "raylet" not in errors
-    assert "A worker died or was killed" in (out / "ray.log").read_text()
-    nothing_of_ray(short)
-
-
-def test_a_node_without_memory(job_file: Path, tmp_path: Path, short: Path) -> None:
-    """Ray's watch over memory ends the workers, here because it was told that 2 % are too much."""
-    watch = {"RAY_memory_usage_threshold": "0.02", "RAY_memory_monitor_refresh_ms": "100"}
-    watch["TMPDIR"] = str(short)
-    process = command("train", job_file, "--workers", 1, "--out", tmp_path / "run", **watch)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1, errors
-    last = errors.splitlines()[-1]
-    assert "workers were lost 3 times without progress" in last
-    assert "killed due to the node running low on memory" in last
-    assert "look for memory (lower training.batch)" in last
-    nothing_of_ray(short)
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_embedded_and_ended(
-    job_file: Path, tmp_path: Path, short: Path, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "run"
-    many = ("--set", "training.steps=100000", "--set", "training.checkpoint_every=5")
-    process = command("train", job_file, "--workers", 2, "--out", out, *many, TMPDIR=str(short))
-    end = time.monotonic() + 60
-    while not list((out / "checkpoints").glob("step-*[0-9]")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.kill(process.pid, number)
-    _, errors = process.communicate(timeout=60)
-    if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert "its checkpoint is written, go on with --resume" in errors
-        assert not list(short.iterdir())
-    else:  # whose folder the next run removes
-        assert len(list(short.glob("rnnfarm-ray-*"))) == 1
-        monkeypatch.setattr("tempfile.tempdir", str(short))
-        with _own_folder() as folder:
-            assert list(short.glob("rnnfarm-ray-*")) == [folder]
-    nothing_of_ray(short)
-
-
-def processes() -> Iterator[tuple[int, str]]:
-    """The id and the command line of every process."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            yield int(path.parent.name), line
-
-
-def nothing_of_ray(folder: Path) -> None:
-    """Assert that the processes of a Ray below a temporary folder end."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        left = [line for _, line in processes() if f"{folder}/" in line]
-        if not left:
-            return
-        time.sleep(0.2)
-    raise AssertionError(left)
-
-
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
@@ -516,7 +393,7 @@ def test_an_address_where_nothing_answers(
         Thread(target=server.serve_forever, daemon=True).start()
         if address == "HTTP":
             address = f"127.0.0.1:{server.server_port}"
-        process = command("train", job_file, "--address", address, "--out", tmp_path / "run")
+        process = start_rnnfarm("train", job_file, "--address", address, "--out", tmp_path / "run")
         _, errors = process.communicate(timeout=100)
         server.shutdown()
     assert process.returncode == 4, errors

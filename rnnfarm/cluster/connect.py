@@ -12,23 +12,32 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from rnnfarm.cluster.private import private_settings
 from rnnfarm.errors import DeviceError, printable
 from rnnfarm.files import make_locked_folder, remove_unlocked
 
 #: Of Ray's temporary folders; each is locked as long as its run lives.
 PREFIX = "rnnfarm-ray-"
 #: How long a path of Ray's folder may be, so that the sockets in it fit the system's 107 bytes.
-LONGEST = 40
+LONGEST = 38
+#: Ray lets everybody write in its own folder; it lies in one that nobody else can enter.
+INNER = "r"
+#: Ray's processes without which its workers cannot go on, as Ray names them.
+VITAL = ("gcs_server", "raylet")
 
 
 @contextmanager
-def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> Iterator[None]:
-    """Ray, for as long as the context lasts.
+def ray_session(
+    address: str | None, cpus: int, log_file: Path, store: int
+) -> Iterator[Callable[[], str]]:
+    """Ray, for as long as the context lasts; gives what says which of its processes has ended.
+
+    That is '' as long as none has, and of a cluster that this process has not started.
 
     Args:
         address: of a cluster; None starts a Ray of its own on this machine. Where this process is
@@ -45,7 +54,7 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
 
     if ray.is_initialized():
         with notices_to(log_file):
-            yield
+            yield _not_ours
         return
     common: dict[str, Any] = {
         "log_to_driver": False,
@@ -57,11 +66,12 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
             ray.init(address=address, **common)
         try:
             with notices_to(log_file):
-                yield
+                yield _not_ours
         finally:
-            ray.shutdown()
+            with _starting(log_file):  # what Ray has not yet printed comes now
+                ray.shutdown()
         return
-    with _own_folder() as folder:
+    with _own_folder() as folder, private_settings(folder):
         try:
             with _started_here(log_file), _starting(log_file):
                 ray.init(
@@ -69,13 +79,30 @@ def ray_session(address: str | None, cpus: int, log_file: Path, store: int) -> I
                     num_cpus=cpus,
                     object_store_memory=store,
                     include_dashboard=False,
-                    _temp_dir=str(folder),
+                    _temp_dir=str(folder / INNER),
                     **common,
                 )
             with notices_to(log_file):
-                yield
+                yield _ended
         finally:
-            ray.shutdown()
+            with _starting(log_file):  # what Ray has not yet printed comes now
+                ray.shutdown()
+
+
+def _not_ours() -> str:
+    """Nothing, as a cluster's processes are not this process's to look after."""
+    return ""
+
+
+def _ended() -> str:
+    """Return which of the processes that this process's own Ray cannot do without has ended."""
+    from ray._private.worker import _global_node
+
+    processes: Any = {} if _global_node is None else _global_node.all_processes
+    for name in VITAL:
+        if any(info.process.poll() is not None for info in processes.get(name, ())):
+            return name
+    return ""
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class ClusterTrainer(Trainer):
 
     Args:
         session: Ray, entered at the first step and left at the end; given the bytes that its object
-            store needs.
+            store needs, it gives what says which of Ray's own processes has ended.
         log_file: where Ray's own notices go.
         say: tells of what happens.
     """
@@ -52,7 +52,7 @@ class ClusterTrainer(Trainer):
         model: Model,
         windows: Windows,
         *,
-        session: Callable[[int], AbstractContextManager[None]],
+        session: Callable[[int], AbstractContextManager[Callable[[], str]]],
         log_file: Path,
         say: Callable[[str], None],
     ) -> None:
@@ -90,9 +90,11 @@ class ClusterTrainer(Trainer):
 
     def train_step(self) -> dict[str, Any]:
         lr = self.lr
-        if self.group is not None and self.group.waiting():
-            self.take_snapshot()  # so that the new group redoes nothing
-            self.joined = False
+        if self.group is not None:
+            self.group.check_ray()
+            if self.group.waiting():
+                self.take_snapshot()  # so that the new group redoes nothing
+                self.joined = False
         report: StepReport = self._recovering(lambda group: self._step(group, lr))
         self.rates.append(lr)
         self.gradient_flow = report.gradient_flow
@@ -163,6 +165,8 @@ class ClusterTrainer(Trainer):
                     self._join(self.group)
                 return act(self.group)
             except GroupBroken as broken:
+                if self.group is not None:
+                    self.group.check_ray()
                 self.joined = False
                 self.deaths += 1
                 self.losses += 1
@@ -175,7 +179,7 @@ class ClusterTrainer(Trainer):
                 log.warning("%s; going on from step %d", broken, self.step - len(self.rates))
 
     def _make_group(self) -> Group:
-        self.stack.enter_context(self.session(self._store_bytes()))
+        lost = self.stack.enter_context(self.session(self._store_bytes()))
         self.metrics = Metrics(self.log_file.parent)
         moved = ray.get_runtime_context().runtime_env.get("working_dir")
         group = Group(
@@ -187,6 +191,7 @@ class ClusterTrainer(Trainer):
             software_of(self.registry) | equations_of(self),
             self.log_file,
             self.say,
+            lost,
         )
         self.stack.callback(group.end)
         return group

@@ -41,6 +41,8 @@ log = logging.getLogger("rnnfarm")
 BACKOFF = 1.0
 #: Seconds that a worker may take to answer a pulse, at most; a stopped process never does.
 PULSE = 10.0
+#: Seconds between two looks at whether Ray itself is still there.
+LOOK = 1.0
 #: What Ray raises where a worker is not there any more; the second is its watch over memory.
 DIED = (RayActorError, OutOfMemoryError)
 
@@ -80,6 +82,7 @@ class Group:
         facts: what the driver has, which the workers are compared with.
         log_file: where Ray's own notices go.
         say: tells of what happens.
+        lost: says which of Ray's own processes has ended; '' where none has.
     """
 
     def __init__(
@@ -92,12 +95,14 @@ class Group:
         facts: dict[str, str],
         log_file: Path,
         say: Callable[[str], None],
+        lost: Callable[[], str],
     ) -> None:
         self.job, self.cluster = job, job.cluster
         self.arguments = (job.to_dict(), list(blocked), moved, dict(scales), dict(loss))
         self.facts = facts
         self.log_file = log_file
         self.say = say
+        self.lost = lost
         self.members: list[Slot] = []  # by rank
         self.slots: list[Slot] = []
         self.generation = 0
@@ -297,8 +302,7 @@ class Group:
         replies: dict[Slot, Reply] = {}
         watch = _Watch(self.cluster.deadline)
         while pending:
-            done, _ = ray.wait(list(pending), timeout=watch.patience)
-            if done:  # and whoever else is done by now
+            if done := self._wait(pending, watch.patience):  # and whoever else is done by now
                 done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
             else:
                 self._look_after(pending, watch)
@@ -312,6 +316,24 @@ class Group:
                     raise failure from error
         self._tell({slot: replies[slot].lines for slot in self.members})
         return [replies[slot].result for slot in self.members]
+
+    def _wait(self, pending: dict[Any, Slot], seconds: float) -> list[Any]:
+        """Return the first reply, none after so many seconds; DeviceError where Ray has ended."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            done, _ = ray.wait(list(pending), timeout=min(left, LOOK))
+            if done:
+                return list(done)
+            self.check_ray()
+        return []
+
+    def check_ray(self) -> None:
+        """Raise DeviceError where a process has ended that Ray itself cannot do without."""
+        if name := self.lost():
+            raise DeviceError(
+                f"Ray's own {name} on this machine has ended, and the workers with it; look for "
+                "what has ended it (memory, a kill), and go on with --resume"
+            )
 
     def _failure(self, slot: Slot, error: RayError) -> Exception:
         """What a worker's failed call means; one that died leaves the group."""
@@ -404,7 +426,10 @@ class Group:
         slot.actor = slot.ready = slot.home = None
 
     def end(self) -> None:
-        """End every worker and give its place back."""
+        """End every worker and give its place back; those of a Ray that has ended are gone."""
+        if self.lost():
+            self.members, self.slots = [], []
+            return
         for slot in self.slots:
             if slot.actor is not None:
                 self._empty(slot)

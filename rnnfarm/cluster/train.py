@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def train_with_workers(
     log_file = out / "ray.log"
     cluster = job.cluster
 
-    def session(store: int) -> AbstractContextManager[None]:
+    def session(store: int) -> AbstractContextManager[Callable[[], str]]:
         return ray_session(address, cluster.most * cluster.cpus, log_file, store)
 
     def make_trainer(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_tools import real_data
+from thorough import THOROUGH
 
 from rnnfarm.data.build import ensure_dataset
 from rnnfarm.job import load_job
@@ -18,6 +19,7 @@ from rnnfarm.plugins import Registry
 from rnnfarm.training.setup import make_model, make_windows
 
 pytestmark = pytest.mark.slow
+RARE = pytest.mark.skipif(not THOROUGH, reason="a minute of training (RNNFARM_THOROUGH)")
 JOBS = Path(__file__).parents[2] / "jobs"
 #: For each job: where the files lie, and the settings that name them.
 FILES = {
@@ -68,11 +70,13 @@ def test_spoken_digits(tmp_path: Path) -> None:
     assert measured("spoken-digits", tmp_path, "training.steps=400")["accuracy"] > 0.9
 
 
+@RARE
 def test_sentiment(tmp_path: Path) -> None:
     report = measured("sentiment", tmp_path, "training.steps=600")
     assert report["accuracy"] > 0.7 > report["baseline"]["accuracy"]
 
 
+@RARE
 def test_a_translation(tmp_path: Path) -> None:
     """A small network for a minute: what it writes is nearer than chance."""
     report = measured("translate", tmp_path, "training.steps=250", "data.build.first=8000")
