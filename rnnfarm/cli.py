@@ -360,13 +360,21 @@ cli.add_command(report)
 
 
 @cli.command()
+@click.option(
+    "--timing",
+    is_flag=True,
+    help="Only how long each takes to import, in a process of its own, and whether it ends it.",
+)
 @as_json
 @click.pass_context
-def plugins(ctx: click.Context, as_json: bool) -> None:
+def plugins(ctx: click.Context, timing: bool, as_json: bool) -> None:
     """List the plugins, their parts, and what was refused."""
     from rnnfarm.plugins import Registry
 
-    registry = Registry.load(ctx.obj)
+    if timing:
+        _print_timing(as_json)
+        return
+    registry = Registry.load(ctx.obj, waiting=lambda line: click.echo(printable(line), err=True))
     if as_json:
         print_json({"plugins": [vars(plugin) for plugin in registry.plugins]})
         return
@@ -434,6 +442,21 @@ def explain(
         print_json(explanation.to_dict())
     else:
         click.echo(explanation.text().rstrip())
+
+
+def _print_timing(as_json: bool) -> None:
+    """Print what import_timing finds of every plugin."""
+    from rnnfarm.import_timing import time_imports
+
+    rows = []
+    for found in time_imports():
+        rows.append(vars(found))
+        if not as_json:
+            took = "-" if found.seconds is None else f"{found.seconds:.2f} s"
+            why = f"  {found.problem}" if found.problem else ""
+            click.echo(printable(f"{took:>8}  {found.distribution} {found.version}{why}"))
+    if as_json:
+        print_json({"plugins": rows})
 
 
 def _explained(

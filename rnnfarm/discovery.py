@@ -41,6 +41,7 @@ class Plugin:
     hooks: dict[str, list[str]] = field(default_factory=dict)  # kind -> names of its parts
     refused: str | None = None  # the sentence that says why nothing of it is used
     clashes: list[str] = field(default_factory=list)  # one sentence for each name that is taken
+    seconds: float = 0.0  # how long it took to import
 
     def __str__(self) -> str:
         return f"plugin '{self.distribution}' {self.version} (entry point '{self.entry_point}')"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +35,8 @@ BASES = {
     "callbacks": "rnnfarm.training.callback:Callback",
     "exchanges": "rnnfarm.cluster.exchange:Exchange",
 }
+#: Seconds after which a plugin's import is said to take long.
+SLOW = 1.0
 _PLURALS = {"losses": "loss"}
 
 
@@ -60,11 +65,15 @@ class Registry:
         self._qualified: dict[str, dict[str, _Entry]] = {kind: {} for kind in KINDS}
 
     @classmethod
-    def load(cls, blocked: Iterable[str] = ()) -> Registry:
+    def load(
+        cls, blocked: Iterable[str] = (), waiting: Callable[[str], None] | None = None
+    ) -> Registry:
         """Load every plugin that is installed, except the blocked ones.
 
         ``blocked`` holds names of distributions or entry points, as does the environment variable
-        RNNFARM_NO_PLUGINS, separated by commas. Raises JobError when ``blocked`` names no plugin.
+        RNNFARM_NO_PLUGINS, separated by commas. ``waiting`` is told, in another thread, of each
+        plugin that takes more than a second to import. Raises JobError when ``blocked`` names no
+        plugin.
         """
         registry = cls()
         registry.blocked = tuple(blocked)
@@ -74,7 +83,8 @@ class Registry:
         found = sources()
         _check_blocked(registry.blocked, found)
         for source in found:
-            registry._add(source, blocks)
+            with _timed(source.plugin, waiting):
+                registry._add(source, blocks)
         return registry
 
     def _add(self, source: Source, blocks: Mapping[str, str]) -> None:
@@ -179,6 +189,23 @@ class Registry:
     def versions(self) -> dict[str, str]:
         """Return distribution -> version of the plugins that are loaded."""
         return {p.distribution: p.version for p in self.plugins if p.refused is None}
+
+
+@contextmanager
+def _timed(plugin: Plugin, waiting: Callable[[str], None] | None) -> Iterator[None]:
+    """Note how long a plugin takes; tell of one that takes long while it does."""
+    started, timer = time.perf_counter(), None
+    if waiting is not None:
+        said = f"waiting for {plugin} to import (rnnfarm plugins --timing has the seconds of each)"
+        timer = threading.Timer(SLOW, waiting, [said])
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+        plugin.seconds = round(time.perf_counter() - started, 3)
 
 
 def _qualified(entry: _Entry, name: str) -> str:

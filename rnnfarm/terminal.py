@@ -51,7 +51,7 @@ def load_registry(ctx: click.Context) -> Registry:
     """Load the plugins that are not blocked, and say on stderr which could not be used."""
     from rnnfarm.plugins import Registry
 
-    registry = Registry.load(ctx.obj)
+    registry = Registry.load(ctx.obj, waiting=lambda line: click.echo(printable(line), err=True))
     for plugin in registry.plugins:
         for sentence in ([plugin.refused] if plugin.refused else []) + plugin.clashes:
             if "is blocked by" not in sentence:
