@@ -10,9 +10,21 @@ import pytest
 from conftest import Call
 from plugin_tools import install
 
-from rnnfarm import Cell, affine, tanh
+from rnnfarm import (
+    Cell,
+    affine,
+    layer_norm,
+    pick,
+    row_sum,
+    split,
+    sqrt,
+    tanh,
+    unit_index,
+    where,
+)
 from rnnfarm.kernels.interface import Kernel
 from rnnfarm.kernels.numpy import NumPyKernel
+from rnnfarm.testing import check_cell
 from rnnfarm.testing.fused import check_on_kernels
 
 MISTAKES = """
@@ -148,3 +160,29 @@ def test_every_kernel_is_tried() -> None:
         check_on_kernels(Plain(), kernels("wrong"))
     with pytest.raises(AssertionError, match="'theirs' fails with RuntimeError: no such"):
         check_on_kernels(Plain(), kernels("raises"))
+
+
+class Rooted(Cell):
+    def step(self, x: Any, h: Any) -> Any:
+        both = affine(x, h)
+        small = tanh(both) - 0.5
+        root = sqrt(small * where(x.width * small > 9.0, 1.0, small - 3.0))
+        return tanh(root + layer_norm(both) + pick(both, 0))
+
+
+class Grown(Cell):
+    def step(self, x: Any, h: Any) -> Any:
+        left, right = split(h, 2)
+        total = affine(left, x) + row_sum(right)
+        return total * total + 1.0 + unit_index(h.width)
+
+
+def test_the_line_that_gives_no_number_is_named() -> None:
+    with pytest.raises(
+        AssertionError, match=r"test_plugin_check\.py, line \d+: root = sqrt\(small"
+    ):
+        check_cell(Rooted())
+    with pytest.raises(
+        AssertionError, match=r"not finite at step \d+ of 200 .*line \d+: return total \* total"
+    ):
+        check_cell(Grown())

@@ -13,8 +13,13 @@ with ``g`` added there.
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Literal, NoReturn
 
 from rnnfarm.errors import CellError
@@ -268,6 +273,8 @@ class Graph:
 
     def __init__(self, fitting: str = "bring them to one width") -> None:
         self.fitting = fitting
+        #: The file and line where each symbol was made, within ``recording_places``.
+        self.places: dict[Symbol, tuple[str, int]] = {}
         self.symbols: list[Symbol] = []
         self.parameters: dict[str, Parameter] = {}
         self._known: dict[tuple[Any, ...], Symbol] = {}
@@ -280,6 +287,8 @@ class Graph:
             symbol = Symbol(self, len(self.symbols), op, args, attribute, width)
             self.symbols.append(symbol)
             self._known[key] = symbol
+            if _recording.get():
+                self.places[symbol] = _caller()
         return symbol
 
     def input(self, name: str, width: int) -> Symbol:
@@ -418,6 +427,28 @@ class Graph:
         if symbol.width == 1:
             return symbol
         return self.make(op, (symbol,), None, 1)
+
+
+_recording: ContextVar[bool] = ContextVar("rnnfarm_recording", default=False)
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+@contextmanager
+def recording_places() -> Iterator[None]:
+    """Have graphs remember where their symbols are made, which takes time."""
+    token = _recording.set(True)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def _caller() -> tuple[str, int]:
+    """The file and line of the equations that are being traced."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame = frame.f_back
+    return ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
 def copied(graph: Graph, symbol: Symbol, args: tuple[Symbol, ...]) -> Symbol:

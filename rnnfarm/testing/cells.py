@@ -9,6 +9,7 @@ from rnnfarm.equations.parts import Cell, trace_cell
 from rnnfarm.errors import CellError
 from rnnfarm.kernels.case import Case, Sizes, make_case, variants
 from rnnfarm.nn.initialize import initial_values
+from rnnfarm.testing.first_nan import first_not_finite
 from rnnfarm.testing.tools import TOLERANCE, check_gradients, check_made_again, require
 
 #: ``(T, B, I, H)`` with ones and twos among them.
@@ -73,10 +74,12 @@ def _check_gradients(cell: Cell, options: PlanOptions, sizes: Sizes, tolerance: 
     # wherever it is looked at, so one of three points has to agree.
     for seed in range(3):
         try:
-            check_gradients(make_case(cell, options, sizes, seed), tolerance)
-        except AssertionError:
+            case = make_case(cell, options, sizes, seed)
+            check_gradients(case, tolerance)
+        except AssertionError as error:
             if seed == 2:
-                raise
+                line = first_not_finite(cell, case)
+                raise AssertionError(f"{error} ({line})" if line else str(error)) from None
         else:
             return
 
@@ -103,12 +106,15 @@ def _check_stays_finite(cell: Cell, widths: tuple[int, int]) -> None:
     """As it starts: from its own initial values, in float32."""
     name = type(cell).__name__
     for what, scale in (("ordinary inputs", 1.0), ("zeros", 0.0), ("inputs of about 100", 100.0)):
-        y, _ = _start(cell, (200, 2, *widths), scale).forward()
+        case = _start(cell, (200, 2, *widths), scale)
+        y, _ = case.forward()
         bad = np.argwhere(~np.isfinite(y))
         if len(bad):
+            line = first_not_finite(cell, case)
             raise AssertionError(
-                f"{name}: with {what} its output is not finite at step {bad[0][0] + 1} of 200; "
-                "bound what grows, and look at what exp, log, sqrt and divisions are given"
+                f"{name}: with {what} its output is not finite at step {bad[0][0] + 1} of 200"
+                f"{f' ({line})' if line else ''}; bound what grows, and look at what exp, log, "
+                "sqrt and divisions are given"
             )
         # Over many steps the gradient of a sound cell may explode; over two it may not.
         for key, array in _start(cell, (2, 2, *widths), scale).arrays().items():
