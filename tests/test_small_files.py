@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
+import rnnfarm
 from rnnfarm.small_files import (
     UnreadableError,
     parse_json,
@@ -88,3 +90,26 @@ def test_only_regular_files_up_to_a_size_are_read(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(UnreadableError, match="is larger than 64 MiB"):
         read_json(tmp_path / "hole")
+
+
+#: Where JSON or TOML is parsed in another way, or a whole file is read, and why.
+ELSEWHERE = {
+    "small_files.py": "it is what reads",
+    "training/checkpoint.py": "facts on their way to a file, as they will be read",
+    "discovery.py": "the entry points of a distribution",
+    "cluster/submitted.py": "what the cluster's own command was given",
+    "cluster/pack.py": "what pip has written about a distribution",
+    "testing/tools.py": "whether settings come back from JSON",
+    "testing/schedules.py": "whether a state comes back from JSON",
+}
+
+
+def test_nothing_else_parses_files() -> None:
+    package = Path(rnnfarm.__file__).parent
+    parses = re.compile(r"\bjson\.loads?\(|\btomllib\.loads?\(|\.read_(text|bytes)\(|\bpickle\b")
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if parses.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == ELSEWHERE.keys()

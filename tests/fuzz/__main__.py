@@ -2,7 +2,7 @@
 
 ``python -m fuzz --count 10000 --seed 0`` in ``tests``. Each case runs in a process that is replaced
 where it crashes or hangs. What is wrong is listed with the kind and the number of its case, which
-``--only KIND --first NUMBER --count 1`` tries again.
+``--only KIND --first NUMBER --count 1`` tries again. The first case of each kind is not damaged.
 """
 
 from __future__ import annotations

@@ -30,12 +30,14 @@ from fuzz.mutations import (
     whole_changed,
 )
 from fuzz.seeds import npz_of
+from fuzz.tables import csv_changed, parquet_changed
 from rnnfarm.data import build_from_settings, open_dataset
 from rnnfarm.job import load_job
 from rnnfarm.page import write_page
 from rnnfarm.run_report import differences, read_runs, summary
 from rnnfarm.strict_json import to_json
 from rnnfarm.training.evaluate import evaluate_run
+from rnnfarm.training.predict import predict
 from rnnfarm.training.run import open_run, parameters_sha256, read_run_job
 from rnnfarm.training.session import train
 
@@ -142,10 +144,11 @@ def read_dataset(folder: Path) -> str:
     dataset = open_dataset(folder / "data")
     info = dataset.info()
     digest = hashlib.sha256()
-    for name in dataset.splits:
-        split = dataset.split(name)
-        for column in dataset.columns:
-            digest.update(np.array(split.read(column, 0, split.steps)).tobytes())
+    for part in dataset.splits:
+        split = dataset.split(part)
+        for name, column in dataset.columns.items():
+            whole = split.all_own(name) if column.own else split.read(name, 0, split.steps)
+            digest.update(np.array(whole).tobytes())
         digest.update(split.starts().tobytes())
         split.confirm_whole()
     return digest.hexdigest() + str(info["steps"])
@@ -153,6 +156,11 @@ def read_dataset(folder: Path) -> str:
 
 def read_remade_dataset(folder: Path) -> str:
     """The same with the checksums of the shards made anew."""
+    anew(folder)
+    return read_dataset(folder)
+
+
+def anew(folder: Path) -> None:
     path = folder / "data" / "dataset.json"
     manifest = json.loads(path.read_bytes())
     for split in manifest["splits"].values():
@@ -161,7 +169,6 @@ def read_remade_dataset(folder: Path) -> str:
             shard["sha256"], shard["bytes"] = hashlib.sha256(data).hexdigest(), len(data)
             shard["crc32"] = zlib.crc32(data)
     path.write_text(json.dumps(manifest))
-    return read_dataset(folder)
 
 
 def read_run(folder: Path) -> str:
@@ -185,6 +192,22 @@ def read_remade_state(folder: Path) -> str:
     facts["files"] = {data.name: entry}
     (path / "checkpoint.json").write_bytes(remade(json.dumps(facts).encode()))
     return resume(folder)
+
+
+def train_anew(folder: Path) -> str:
+    """Train on a shard whose checksum is made anew: no loss may be of what a column forbids."""
+    anew(folder)
+    raw = read_run_job(folder / "run", REGISTRY).to_dict()
+    raw["data"]["path"] = str(folder / "data")
+    result = train(make_job(raw), REGISTRY, out=folder / "other")
+    assert np.isfinite([result.train_loss, result.valid_loss]).all()
+    return result.parameters_sha256
+
+
+def answer(folder: Path) -> str:
+    rows = list(predict(folder / "run", REGISTRY, input=folder / "files" / "array.npy"))
+    assert all(np.isfinite(row["prediction"]).all() for row in rows)
+    return to_json(rows)
 
 
 def report(folder: Path) -> str:
@@ -241,10 +264,25 @@ KINDS: dict[str, Kind] = {
     ),
     "job.toml": Kind("run/job.toml", (toml_changed, toml_changed, *TEXT), job),
     "job.toml of a run": Kind("run/job.toml", (toml_changed, *BYTES), evaluate),
-    "csv": Kind("files/table.csv", TEXT, building("csv", files=["table.csv"])),
+    "training, checksum anew": Kind("data/shard-00000.arrow", (*BYTES, arrow_changed), train_anew),
+    "csv": Kind(
+        "files/table.csv", (*TEXT, csv_changed, csv_changed), building("csv", files=["table.csv"])
+    ),
     "csv with time": Kind(
         "files/table.csv", TEXT,
         building("csv", files=["table.csv"], time="day", group="group", missing="mask"),
+    ),
+    "odd parquet": Kind(
+        "files/table.parquet", (parquet_changed,), building("parquet", files=["table.parquet"])
+    ),
+    "parquet with gaps": Kind(
+        "files/table.parquet", (parquet_changed, bytes_changed),
+        building("parquet", files=["table.parquet"], missing="mask", categories=["group"]),
+    ),
+    "array to predict": Kind("files/array.npy", (*BYTES, npy_changed), answer),
+    "parallel text": Kind(
+        "files/en.txt", TEXT,
+        building("parallel-text", source={"train": ["en.txt"]}, target={"train": ["de.txt"]}),
     ),
     "parquet": Kind("files/table.parquet", BYTES, building("parquet", files=["table.parquet"])),
     "npy": Kind("files/array.npy", (*BYTES, npy_changed), building("numpy", files=["array.npy"])),

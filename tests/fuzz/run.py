@@ -16,7 +16,7 @@ from typing import Any
 SECONDS, BYTES = 20, 1 << 30
 TESTS = Path(__file__).parents[1]
 #: What must not happen.
-WRONG = ("traceback", "crash", "silent wrong", "over 20 s", "over 1 GB")
+WRONG = ("traceback", "crash", "refused whole", "silent wrong", "over 20 s", "over 1 GB")
 
 
 def run(

@@ -34,7 +34,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def csv_text(rows: int = 40) -> str:
-    lines = [f"2026-01-{1 + k % 28:02d},{k},{k / 7:.4f},{'ab'[k % 2]}" for k in range(rows)]
+    lines = [f"2026-01-{1 + k // 2:02d},{k},{k / 7:.4f},{'ab'[k % 2]}" for k in range(rows)]
     return "\n".join(["day,count,value,group", *lines, ""])
 
 
@@ -58,7 +58,8 @@ def write_seeds(folder: Path) -> None:
     (files / "series.ts").write_text(TS)
     (files / "text.txt").write_text("def add(a, b):\n    return a + b  # çé\n" * 20)
     (files / "labels.txt").write_text("good\ta fine day\nbad\ta dull day\n" * 10)
-    (files / "pairs.txt").write_text("one\teins\ntwo\tzwei\n" * 10)
+    (files / "en.txt").write_text("one cat\ntwo cats\n" * 10)
+    (files / "de.txt").write_text("eine Katze\nzwei Katzen\n" * 10)
     for name in ("a", "b"):
         with wave.open(str(files / f"{name}_1.wav"), "wb") as sound:
             sound.setnchannels(1)

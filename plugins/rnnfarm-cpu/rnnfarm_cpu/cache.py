@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnfarm.errors import DeviceError
+from rnnfarm.small_files import UnreadableError, read_json
 from rnnfarm_cpu.compiler import Compiler
 from rnnfarm_cpu.processor import Target
 
@@ -97,10 +98,10 @@ def _digest(data: bytes) -> str:
 def _load(path: Path) -> Library | None:
     """The library of a path, if it is whole."""
     try:
-        facts = json.loads(path.with_suffix(".json").read_bytes())
+        facts = read_json(path.with_suffix(".json"))
         digest = _digest(path.read_bytes())
         handle = ctypes.CDLL(str(path)) if facts["sha256"] == digest else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UnreadableError, OSError, ValueError, KeyError, TypeError):
         return None
     if handle is None:
         return None

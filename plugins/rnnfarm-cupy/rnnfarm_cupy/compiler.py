@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnfarm.errors import DeviceError
+from rnnfarm.small_files import UnreadableError, read_json
 
 log = logging.getLogger("rnnfarm")
 VARIABLE = "RNNFARM_CACHE"
@@ -275,13 +276,13 @@ def _digest(data: bytes) -> str:
 def _load(path: Path) -> Program | None:
     """The program of a path, if it is whole."""
     try:
-        facts = json.loads(path.with_suffix(".json").read_bytes())
+        facts = read_json(path.with_suffix(".json"))
         cubin = path.read_bytes()
         if facts["sha256"] != _digest(cubin):
             return None
         kernels = [KernelFigures(**figures) for figures in facts["kernels"]]
         checked = facts.get("checked") is True
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UnreadableError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Program(Compiled(cubin, kernels), found=True, checked=checked, path=path)
 
