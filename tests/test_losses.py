@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -420,3 +420,31 @@ def test_a_kind_of_target_that_there_is_not() -> None:
 
     with pytest.raises(CellError, match="target_kind = 'class'; write 'classes' or 'values'"):
         function(Odd())
+
+
+def test_what_is_said_of_a_loss_is_of_its_own_equations() -> None:
+    """A class that replaces them has no perplexity and no mse, which would be false."""
+
+    class Sharper(CrossEntropy):
+        def step(self, output: Any, target: Any) -> Any:
+            return 2.0 * super().step(output, target)
+
+    class Logarithmic(CrossEntropy):
+        log_likelihood: ClassVar[bool] = True
+
+        def step(self, output: Any, target: Any) -> Any:
+            return super().step(output, target)
+
+    class Renamed(CrossEntropy):
+        label: str = "x"
+
+    class Raised(MeanSquaredError):  # noqa: N818  (its base is a loss)
+        def step(self, output: Any, target: Any) -> Any:
+            return (output - target) ** 4
+
+    assert [kind().in_nats for kind in (CrossEntropy, Sharper, Logarithmic, Renamed)] == [
+        True, False, True, True,
+    ]  # fmt: skip
+    assert MeanSquaredError().known_metric == ("mse", 2.0)
+    assert Raised().known_metric is None
+    assert not MeanSquaredError().in_nats

@@ -146,11 +146,20 @@ class Loss(Part):
     @property
     def in_nats(self) -> bool:
         """Whether its mean over classes is one from which a perplexity follows."""
+        return self.of_classes and self.log_likelihood and self._says_of_step("log_likelihood")
+
+    @property
+    def known_metric(self) -> tuple[str, float] | None:
+        """``metric``, if it is said of the class's own ``step``."""
+        return self.metric if self._says_of_step("metric") else None
+
+    def _says_of_step(self, attribute: str) -> bool:
+        """Whether an attribute is said of the ``step`` that the class has, not of an older one."""
         said, step = (
             next(k for k, kind in enumerate(type(self).__mro__) if name in vars(kind))
-            for name in ("log_likelihood", "step")
+            for name in (attribute, "step")
         )
-        return self.of_classes and self.log_likelihood and said <= step
+        return said <= step
 
 
 class Optimizer(Part):

@@ -123,7 +123,7 @@ class KernelChoice:
             if fault:
                 self._report(name, plan.cell, fault)
             elif self.device in ("cpu", "auto") and "cpu" in kernel.devices:
-                self._say(f"{plan.cell} does not run on the kernel {name!r}: {refusal}")
+                self.say(f"{plan.cell} does not run on the kernel {name!r}: {refusal}")
             reasons.append(f"{name}: {fault or refusal}")
         raise DeviceError(
             f"no kernel can run {plan.cell} in {self.dtype} on device {self.device!r} "
@@ -181,12 +181,13 @@ class KernelChoice:
                 yield name, kernel.in_precision(self.precision)
 
     def _report(self, kernel: str, part: str, fault: str) -> None:
-        self._say(
+        self.say(
             f"the kernel {kernel!r} is not used for {part}: {fault}; please report this to its "
             "authors"
         )
 
-    def _say(self, sentence: str) -> None:
+    def say(self, sentence: str) -> None:
+        """Warn of something, once."""
         if sentence not in self.said:
             self.said.add(sentence)
             log.warning("%s", sentence)

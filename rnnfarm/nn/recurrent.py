@@ -92,6 +92,8 @@ class RecurrentLayer(Layer):
             self.trace.new_states,
             lambda: trace_cell(cell, inputs, hidden).new_states,
         )
+        for what in self.trace.unused:
+            choice.say(f"{self.trace.name}: nothing depends on its {what}; use it, or leave it out")
         order = plan_trace(self.trace, hidden, replace(self.options, training=False)).parameters
         #: What stands for one-hot vectors of the tokens that the layer reads, if it reads any.
         self.gather: Gather | None = None

@@ -136,7 +136,7 @@ def value_metric(model: Model, mean: Any) -> dict[str, Any]:
 
     Its name ends in ``_scaled`` where the target is scaled (``data.scale``), as the loss then is.
     """
-    known = model.loss.loss.metric
+    known = model.loss.loss.known_metric
     if known is None:
         return {}
     name, factor = known
