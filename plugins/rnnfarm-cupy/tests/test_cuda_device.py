@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from rnnfarm_cupy.host import HostRuntime, find_compiler
 from rnnfarm_cupy.kernel import CUDAKernel
 from rnnfarm_cupy.rows import CUDARows
 
+from rnnfarm import Optimizer, equal, maximum, minimum, where
 from rnnfarm.kernels.choose import KernelChoice
 from rnnfarm.kernels.device import HOST, Device
 from rnnfarm.nn.arena import Segment
@@ -168,6 +170,30 @@ def test_optimizers(name: str, dtype: str) -> None:
     for key, array in results[1].items():
         scale = TOLERANCE[dtype]
         np.testing.assert_allclose(results[0][key], array, rtol=scale, atol=scale)
+
+
+class Warmed(Optimizer):
+    """Conditions of numbers alone, and an infinite constant."""
+
+    def step(self, param: Any, grad: Any, *, lr: Any, t: Any) -> Any:
+        moved = where(minimum(t, 3) < maximum(lr, 2), param - lr * grad, param + lr * grad)
+        return where(equal(t, 1), param, maximum(moved, -math.inf))
+
+
+def test_conditions_of_numbers() -> None:
+    results = []
+    for made in (choice("float32"), None):
+        device: Device = HOST if made is None else made.where
+        update = OptimizerPass(Warmed(), SEGMENTS, "float32", choice=made)
+        assert update.kernel_name == ("numpy" if made is None else "cuda")
+        rng = np.random.default_rng(0)
+        params = device.put(rng.standard_normal(2300).astype(np.float32))
+        for t in range(1, 5):
+            grads = device.put(rng.standard_normal(2300).astype(np.float32))
+            scale: Any = 1.0 if made is None else device.put(np.ones(1, np.float32))
+            update.apply(params, grads, {}, 0.1 * t, t, scale)
+        results.append(device.get(params))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [n for n in REGISTRY.names("losses") if n != "ctc"])
