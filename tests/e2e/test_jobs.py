@@ -51,18 +51,22 @@ FIGURES = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of jobs/, with the files beside it that the jobs' own comments speak of."""
-    shutil.copytree(JOBS, tmp_path / "jobs")
-    (tmp_path / "texts").mkdir()
+    write_files(tmp_path)
+    return tmp_path
+
+
+def write_files(folder: Path) -> None:
+    """Write a copy of jobs/, with the files beside it that the jobs' own comments speak of."""
+    shutil.copytree(JOBS, folder / "jobs")
+    (folder / "texts").mkdir()
     for k in range(3):
         lines = [f"Chapter {k}, line {n}: it was a dark and stormy night. Ä\n" for n in range(400)]
-        (tmp_path / "texts" / f"{k}.txt").write_text("".join(lines), encoding="utf-8")
+        (folder / "texts" / f"{k}.txt").write_text("".join(lines), encoding="utf-8")
     rows = [f"2026-01-01,{math.sin(t / 5):.4f},{math.cos(t / 5):.4f}\n" for t in range(2000)]
-    (tmp_path / "series.csv").write_text("date,sine,cosine\n" + "".join(rows))
+    (folder / "series.csv").write_text("date,sine,cosine\n" + "".join(rows))
     hours = [f"{math.sin(t / 24 * 6.2832):.4f},{math.cos(t / 12):.4f}\n" for t in range(1500)]
-    (tmp_path / "hours.csv").write_text("a,b\n" + "".join(hours))
-    write_sequences(tmp_path)
-    return tmp_path
+    (folder / "hours.csv").write_text("a,b\n" + "".join(hours))
+    write_sequences(folder)
 
 
 def write_sequences(folder: Path) -> None:
