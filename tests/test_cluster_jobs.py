@@ -87,6 +87,8 @@ def head() -> Iterator[Head]:
         "RAY_TMPDIR": str(folder),
         "RAY_worker_niceness": "0",
         "RAY_metrics_report_interval_ms": "1000",
+        # A machine that is busy with other tests answers late, which is no death of the node.
+        "RAY_health_check_failure_threshold": "30",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder / "home"),
     }
