@@ -162,7 +162,7 @@ def problems(
     for each in error.errors():
         place, described, known = _place(model, each["loc"])
         sentence = _sentence(each, {*known, *also_known})
-        key = str(each["loc"][-1])
+        key = str(each["loc"][-1]) if each["loc"] else ""
         if each["type"] == "extra_forbidden" and key in no_settings:
             sentence = (
                 f"is an attribute of the class without an annotation, and so no setting; write "

@@ -198,10 +198,14 @@ def _usage(error: click.ClickException) -> str:
 
 def _fail(sentences: str, code: int) -> int:
     for sentence in sentences.split("\n"):
-        # A path or a name of thousands of letters would hide what is said of it.
-        clear = re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1…\2", printable(sentence))
-        click.echo(f"rnnfarm: {clear}", err=True)
+        click.echo(f"rnnfarm: {clear(sentence)}", err=True)
     return code
+
+
+def clear(sentence: str) -> str:
+    """Return a sentence on one line, without the middle of names of hundreds of letters, which
+    would hide what is said of them."""
+    return re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1…\2", printable(sentence))
 
 
 def _unexpected(error: Exception) -> int:

@@ -117,3 +117,23 @@ def test_other_record_batches_are_read(dataset: Dataset) -> None:
     split = open_dataset(dataset.path).split("train")
     assert split.read("tokens", 0, 8).tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert len(split.read("values", 0, 14)) == 14
+
+
+def test_origins_of_another_type_are_refused(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d", {"tokens": Column.tokens(9)}, origins=True) as writer:
+        writer.append("train", {"tokens": np.arange(3)})
+    path = tmp_path / "d" / "shard-00000.arrow"
+    with pa.ipc.open_file(path.read_bytes()) as reader:
+        table = reader.read_all()
+    at = table.column_names.index("origin_row")
+    for column in (pa.array(["x"]), pa.array([None], pa.int64())):
+        odd = table.set_column(at, "origin_row", column)
+        path.unlink()
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, odd.schema) as writer:
+            writer.write_table(odd)
+        manifest = json.loads((tmp_path / "d" / "dataset.json").read_text())
+        manifest["splits"]["train"]["shards"][0]["bytes"] = path.stat().st_size
+        (tmp_path / "d" / "dataset.json").write_text(json.dumps(manifest))
+        split = open_dataset(tmp_path / "d", verify=False).split("train")
+        with pytest.raises(DataError, match="column 'origin_row' is"):
+            split.origin(0)

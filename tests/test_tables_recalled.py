@@ -139,3 +139,26 @@ def test_types_of_parquet_are_checked(tmp_path: Path) -> None:
         with pytest.raises(JobError, match=what) as error:
             recalled(dataset, Parquet, other, **settings)
         sentence_of(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": 3},
+        {"columns": {"temp": 1}},
+        {"columns": []},
+        {"columns": {"temp": {"kind": "text"}}},
+        {"columns": {}},
+        {"decimal": "x"},
+        {"thousands": "''"},
+        {"left_out": ["id"]},
+        {"time": "day"},
+        {"every": 5},
+    ],
+)
+def test_what_was_learned_is_checked_by_type(dataset: Dataset, change: dict[str, Any]) -> None:
+    assert dataset.provenance is not None
+    reader = CSV(files=["other.csv"], **SETTINGS)
+    reader.recall(dataset.provenance.learned, {})
+    with pytest.raises(ValueError, match=r"."):
+        reader.recall(dataset.provenance.learned | change, {})

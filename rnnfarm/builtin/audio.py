@@ -137,6 +137,8 @@ class Wav(Reader):
         self._letters = vocabularies.get(LETTERS, self._labels)
         self._remarks = []
         self._known_rate: int | None = learned.get("rate")
+        if not isinstance(self._known_rate, int | None):
+            raise ValueError(f"the rate is {self._known_rate!r}")
 
     def inputs(self, path: Path) -> Iterator[Sequence]:
         """The features of one file, whatever its name."""

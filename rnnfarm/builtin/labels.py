@@ -96,6 +96,8 @@ class LabelledText(SplitReader):
         """Take the vocabularies of an earlier build, and what its header called the text."""
         super().recall(learned, vocabularies)
         self._header = learned.get("header")
+        if not isinstance(self._header, str | None):
+            raise ValueError(f"the header is {self._header!r}")
         self._begin(vocabularies[TOKENS], vocabularies[LABEL])
 
     def inputs(self, path: Path) -> Iterator[Sequence]:

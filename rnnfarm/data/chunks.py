@@ -154,7 +154,7 @@ def _chunks(
                 _Allowed(by_step, check),
                 starts,
                 _Allowed(own, check),
-                _origins(batch, begins),
+                _origins(shown, batch, begins),
             )
         )
         low, row = high, row + batch.num_rows
@@ -186,11 +186,20 @@ def _check_allowed(
     )
 
 
-def _origins(batch: pa.RecordBatch, begins: npt.NDArray[np.bool_]) -> pa.RecordBatch | None:
+def _origins(
+    shown: str, batch: pa.RecordBatch, begins: npt.NDArray[np.bool_]
+) -> pa.RecordBatch | None:
     """The origins of the sequences that begin in a record batch."""
     names = [kind.name for kind in FIELDS]
     if any(batch.schema.get_field_index(name) < 0 for name in names):
         return None
+    for kind in FIELDS:
+        column = batch.column(kind.name)
+        if column.type != kind.type or column.null_count:
+            raise DataError(
+                f"{shown}: column '{kind.name}' is {column.type} with {column.null_count} nulls"
+                f" where it is {kind.type} without any; {REBUILD}"
+            )
     return batch.select(names).filter(pa.array(begins))
 
 

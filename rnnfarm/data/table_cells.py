@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rnnfarm.data.row_numbers import RowNumbers
+    from rnnfarm.data.vocabulary import Vocabulary
 
 #: The columns of a block that hold the rows' times, as timestamps without a zone: as a clock of the
 #: place shows them, and in UTC, which alone can be put in order.
@@ -126,6 +127,12 @@ class TableCells(Reader):
                 f"settings 'values' and 'categories': two values are called"
                 f" '{double[0]}'; rename a column"
             )
+
+    def recall(self, learned: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> None:
+        """Take how the columns were read; ValueError where that is not what `learned` gives."""
+        super().recall(learned, vocabularies)
+        if self._recalls:
+            TableSurvey.recall(learned, self.time_zone)
 
     def learned(self) -> dict[str, Any]:
         """Return how each column is read, and which are left out and why."""

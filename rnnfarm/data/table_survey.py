@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field
 
 from rnnfarm.data.cells import PLAIN, NumberFormat
 from rnnfarm.data.column_rules import (
@@ -36,6 +38,18 @@ _PLURALS = {
     "name it": "name them", "read it": "read them",
 }  # fmt: skip
 _SHOWN = 20  # names that a note lists
+
+
+class _Learned(BaseModel):
+    """What `TableSurvey.learned` gives, read back from a manifest."""
+
+    values: list[str]
+    columns: dict[str, ColumnRule]
+    decimal: Literal[".", ","]
+    thousands: Annotated[str, Field(max_length=1)]
+    left_out: dict[str, str]
+    time: TimeRule | None = None
+    every: str | None = None
 
 
 @dataclass
@@ -73,11 +87,16 @@ class TableSurvey:
 
     @classmethod
     def recall(cls, learned: Mapping[str, Any], zone: str | None) -> Self:
-        """Return what `learned` gave for the files of a build; `zone`: the setting 'time_zone'."""
-        rules = {name: ColumnRule(**rule) for name, rule in learned["columns"].items()}
-        form = NumberFormat(learned["decimal"], learned["thousands"])
-        time = TimeRule(**learned["time"], zone=zone) if "time" in learned else None
-        return cls(list(learned["values"]), rules, form, time, dict(learned["left_out"]))
+        """Return what `learned` gave for the files of a build; `zone`: the setting 'time_zone'.
+
+        ValueError where it is something else.
+        """
+        known = _Learned.model_validate(learned)
+        form = NumberFormat(known.decimal, known.thousands)
+        time = None if known.time is None else replace(known.time, zone=zone)
+        if missing := [name for name in known.values if name not in known.columns]:
+            raise ValueError(f"there is no rule for the column {missing[0]!r}")
+        return cls(known.values, known.columns, form, time, known.left_out)
 
     def notes(self) -> list[str]:
         """Return what was found out, a sentence each."""

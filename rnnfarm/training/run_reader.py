@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rnnfarm.data.current import build_of
-from rnnfarm.errors import DataError, JobError, PluginError
+from rnnfarm.errors import DataError, JobError, PluginError, shortened
 from rnnfarm.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -38,10 +38,16 @@ def run_reader(opened: OpenRun, registry: Registry) -> Reader | None:
     reader: Reader = part(**build.settings)
     reader.base = opened.job.base
     named = {column: dataset.vocabulary(column) for column in dataset.columns}
-    reader.recall(
-        {} if dataset.provenance is None else dataset.provenance.learned,
-        {column: known for column, known in named.items() if known is not None},
-    )
+    try:
+        reader.recall(
+            {} if dataset.provenance is None else dataset.provenance.learned,
+            {column: known for column, known in named.items() if known is not None},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{dataset.path}: its manifest, or the run's copy of it, does not say what the reader "
+            f"'{build.reader}' has learned ({shortened(' '.join(str(error).split()))}); restore it"
+        ) from error
     return reader
 
 

@@ -74,6 +74,9 @@ def write_seeds(folder: Path) -> None:
         callbacks=[{"name": "early_stopping", "patience": 9}],
     )  # fmt: skip
     train(make_job(raw), REGISTRY, out=folder / "run")
+    build = {"reader": "csv", "files": [str(files / "table.csv")], "group": "group"}
+    raw = value_job(folder / "table", steps=2, data={"build": build, "scale": "standard"})
+    train(make_job(raw), REGISTRY, out=folder / "table-run")
 
 
 def npz_of(members: dict[str, bytes], method: int) -> bytes:

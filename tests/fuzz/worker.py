@@ -19,6 +19,7 @@ from fuzz.kinds import KINDS, Kind
 from fuzz.run import BYTES, SECONDS
 from fuzz.seeds import write_seeds
 from rnnfarm.errors import RnnfarmError
+from rnnfarm.terminal import clear
 
 
 def attempt(kind: Kind, folder: Path) -> tuple[str, str]:
@@ -27,8 +28,8 @@ def attempt(kind: Kind, folder: Path) -> tuple[str, str]:
         return "right", kind.read(folder)
     except RnnfarmError as error:
         lines = str(error).split("\n")
-        clear = all(line.strip() and len(line) < 3_000 for line in lines)
-        return ("sentence" if clear else "traceback"), str(error)[:600]
+        read = all(line.strip() and len(clear(line)) < 3_000 for line in lines)
+        return ("sentence" if read else "traceback"), str(error)[:600]
     except MemoryError as error:
         return "over 1 GB", str(error)
     except (OSError, Exception) as error:
