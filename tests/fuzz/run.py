@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,15 +27,20 @@ def run(
     only: str | None = None,
     say: Callable[[str], Any] = lambda line: None,
 ) -> dict[str, Any]:
-    """Try ``count`` cases from number ``first`` on; return the counts, and the cases gone wrong."""
+    """Try ``count`` cases from number ``first`` on; return the counts, and the cases gone wrong.
+
+    Ctrl-C ends it early, with the counts so far.
+    """
     counts: Counter[str] = Counter(dict.fromkeys(("right", "sentence", *WRONG), 0))
     kinds: Counter[str] = Counter()
     wrong: list[dict[str, Any]] = []
+    ended: list[bool] = []
     with tempfile.TemporaryDirectory(prefix="rnnfarm-fuzz-") as folder:
-        number, worker = first, None
-        while number < first + count:
+        number, worker, end = first, None, first + count
+        stop = signal.signal(signal.SIGINT, lambda *_: ended.append(True))
+        while number < end and not ended:
             if worker is None or worker.poll() is not None:
-                worker = _start(folder, number, first + count, seed, only)
+                worker = _start(folder, number, end, seed, only)
             assert worker.stdout is not None
             ready, _, _ = select.select([worker.stdout], [], [], SECONDS + 30)
             line = worker.stdout.readline() if ready else ""
@@ -42,9 +48,8 @@ def run(
                 case = json.loads(line)
             else:
                 worker.kill()
-                ended = worker.wait()
                 what = "crash" if ready else "over 20 s"
-                case = {"number": number, "what": what, "said": f"exit {ended}"}
+                case = {"number": number, "what": what, "said": f"exit {worker.wait()}"}
             counts[case["what"]] += 1
             kinds[case.get("kind", "?")] += 1
             if case["what"] in WRONG:
@@ -54,7 +59,8 @@ def run(
         if worker is not None:
             worker.kill()
             worker.wait()
-    return {"cases": count, "counts": dict(counts), "kinds": dict(kinds), "wrong": wrong}
+        signal.signal(signal.SIGINT, stop)
+    return {"cases": number - first, "counts": dict(counts), "kinds": dict(kinds), "wrong": wrong}
 
 
 def _start(folder: str, number: int, end: int, seed: int, only: str | None) -> Any:
@@ -63,6 +69,7 @@ def _start(folder: str, number: int, end: int, seed: int, only: str | None) -> A
         command + ([only] if only else []),
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a Ctrl-C is for this process
         cwd=TESTS,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
