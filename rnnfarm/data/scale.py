@@ -63,8 +63,9 @@ class Scale:
         return cls(mean, deviation)
 
     def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values (…, W), scaled; of their dtype."""
-        return ((values - self.mean) / self.deviation).astype(values.dtype)
+        """Values (…, W), scaled; of their dtype, infinite where that cannot hold them."""
+        with np.errstate(over="ignore"):
+            return ((values - self.mean) / self.deviation).astype(values.dtype)
 
     def undo(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Scaled values (…, W) as they were."""
