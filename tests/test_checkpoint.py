@@ -455,9 +455,16 @@ def test_a_checkpoint_of_no_run_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"has no field '{field}'"):
             train(make_job(raw), REGISTRY, out=tmp_path / "run", resume=True)
     (path / "checkpoint.json").write_text(kept)
+    with_facts(path, best={"step": 1, "monitor": "a", "mode": "min", "value": 1.0, "more": 1})
+    with pytest.raises(DataError, match="its evaluations are not those of this run"):
+        train(make_job(raw), REGISTRY, out=tmp_path / "run", resume=True)
+    (path / "checkpoint.json").write_text(kept)
     with_facts(path, callbacks=[{"state": None, "stop": None}])
     with pytest.raises(DataError, match="has the states of 1 callbacks"):
         train(make_job(raw), REGISTRY, out=tmp_path / "run", resume=True)
+    (path / "checkpoint.json").write_text(kept)
+    with_facts(path, seconds=...)
+    assert train(make_job(raw), REGISTRY, out=tmp_path / "run", resume=True).steps == 3
 
 
 def test_a_state_is_not_read_before_its_size_is_known(tmp_path: Path) -> None:

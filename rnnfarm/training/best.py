@@ -89,8 +89,12 @@ class Evaluations:
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what a checkpoint has kept."""
+        """Go on from what a checkpoint has kept; KeyError or TypeError where that is something
+        else."""
         self._due = facts.get("last_evaluation")
-        self._at_end = facts["evaluation"] if facts.get("only_at_end") else None
+        self._at_end = facts.get("evaluation") if facts.get("only_at_end") else None
         best = facts.get("best")
         self._best = None if best is None else Best(**best)
+        for entry in (self._due, self._at_end):
+            if entry is not None:
+                self.monitor.value(entry)

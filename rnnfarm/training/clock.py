@@ -34,7 +34,7 @@ class Clock:
         """Return the clock of a run that goes on from a checkpoint, or begins."""
         if facts is None or "started" not in facts:
             return cls()
-        return cls(facts["started"], facts["seconds"])
+        return cls(facts["started"], facts.get("seconds", 0.0))
 
     def facts(self) -> dict[str, Any]:
         """What the checkpoint keeps that is written now."""

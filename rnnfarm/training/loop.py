@@ -325,7 +325,13 @@ class Trainer:
                 lane.states[layer][state] = self.device.put(np.ascontiguousarray(array[lane.rows]))
         self._restore_parts(checkpoint)
         self.train_loss = checkpoint.fact("train_loss")
-        self.evaluations.restore(facts)
+        try:
+            self.evaluations.restore(facts)
+        except (TypeError, ValueError, KeyError) as error:
+            raise DataError(
+                f"the checkpoint {checkpoint.path} is damaged: its evaluations are not those of "
+                f"this run ({error}); use another one"
+            ) from error
         self.learned = facts.get("learned", checkpoint.step)
         self.updates = facts.get("updates", checkpoint.step)
         self.step = checkpoint.step
