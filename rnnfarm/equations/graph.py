@@ -22,28 +22,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal, NoReturn
 
+from rnnfarm.equations.refusals import FUNCTIONS, INSTEAD, array_in_equation
 from rnnfarm.errors import CellError
 
 #: Operations whose result is a truth value, usable only as the first argument of ``where``.
 COMPARISONS = frozenset({"less", "less_equal", "equal"})
-#: What messages offer in place of what does not work on symbols.
-FUNCTIONS = (
-    "rnnfarm's tanh, sigmoid, relu, softplus, exp, log, sqrt, abs, minimum, maximum, where, equal, "
-    "sign, row_sum, row_max, layer_norm, split, pick"
-)
-#: What is written in place of attributes and methods that arrays have.
-INSTEAD = {
-    **dict.fromkeys(("shape", "size", "ndim"), "the width of v is v.width"),
-    **dict.fromkeys(
-        ("T", "transpose", "dot", "reshape"),
-        "a symbol is a row of units: affine(v) is a product with learned weights, "
-        "row_sum(a * b) one of two rows",
-    ),
-    "sum": "write row_sum(v)",
-    "mean": "write row_sum(v) / v.width",
-    "max": "write row_max(v)",
-    "item": "equations are traced before there are numbers",
-}
 
 
 Role = Literal["embedding", "weight", "recurrent", "bias", "joint_bias", "vector"]
@@ -245,21 +228,11 @@ class Symbol:
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> NoReturn:
         for value in inputs:
             if not isinstance(value, Symbol) and hasattr(value, "shape"):
-                raise CellError(_array_in_equation(value))
+                raise CellError(array_in_equation(value))
         raise CellError(f"numpy.{ufunc.__name__} on a symbol: use {FUNCTIONS}")
 
     def __array_function__(self, function: Any, *_: Any, **__: Any) -> NoReturn:
         raise CellError(f"numpy.{function.__name__} on a symbol: use {FUNCTIONS}")
-
-
-def _array_in_equation(value: Any) -> str:
-    """What is wrong with a NumPy number or array among symbols."""
-    if value.shape == ():
-        return f"the NumPy number {value!r} in an equation: write float(…) around it"
-    return (
-        f"an array of shape {value.shape} in an equation, whose constants are plain numbers: "
-        "parameter(name, init=…) is a learned vector, unit_index(width) the numbers of the units"
-    )
 
 
 Value = Symbol | float | int
@@ -367,7 +340,7 @@ class Graph:
             )
         if not isinstance(value, (int, float)):
             if hasattr(value, "shape"):
-                raise CellError(_array_in_equation(value))
+                raise CellError(array_in_equation(value))
             raise CellError(
                 f"{value!r} of type {type(value).__name__} in an equation: only symbols and plain "
                 "numbers can be combined"
