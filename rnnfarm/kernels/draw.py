@@ -41,7 +41,7 @@ def drawn_around(parameter: Parameter, random: np.random.Generator) -> Values:
     """
     start = drawn(parameter, random)
     change = np.clip(random.standard_normal(start.shape), -2.5, 2.5)
-    values: Values = np.where(start == 0.0, 0.3 * change, start * (1.0 + 0.2 * change))
+    values: Values = np.where(start == 0.0, 0.5 * change, start * (1.0 + 0.2 * change))
     return values if parameter.bound is None else np.clip(values, *parameter.bound)
 
 
