@@ -272,6 +272,12 @@ def _check(manifest: Manifest, where: str) -> None:
                     f"{where}: field splits.{name}.{count}: {getattr(split, count)} is not the sum"
                     f" over the shards ({total}); {mend}"
                 )
+    if (built := manifest.provenance) is not None:
+        numbers = [number for each in built.named.values() for number in each]
+        if not all(0 <= number < len(built.files) for number in numbers):
+            raise DataError(
+                f"{where}: field provenance.named: has files that there are not; {mend}"
+            )
     _check_vocabularies(manifest, where, mend)
 
 

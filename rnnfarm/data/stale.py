@@ -125,7 +125,7 @@ def _compare_named(
     expected = [_place(file, old_base, base) for file in files]
     try:
         now = find_files([new] if isinstance(new, str) else new or [], base, setting)
-    except (JobError, DataError):  # they are gone, or empty
+    except (JobError, DataError, TypeError):  # they are gone, or empty, or no patterns
         now = expected if old == new else []
     other = Changes()
     same_names = [path.name for path in now] == [path.name for path in expected]
