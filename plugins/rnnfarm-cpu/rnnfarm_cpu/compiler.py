@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import shutil
@@ -13,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from rnnfarm.errors import DeviceError
@@ -131,7 +131,7 @@ def find_compiler(environ: Mapping[str, str] | None = None) -> Compiler | None:
         found = shutil.which(name, path=path)
         if found is not None:
             return _compiler(found)
-    if importlib.util.find_spec("ziglang") is not None:
+    if find_spec("ziglang") is not None:
         return Compiler((sys.executable, "-m", "ziglang", "cc"), f"ziglang {version('ziglang')}")
     return None
 

@@ -258,7 +258,7 @@ def test_cc_names_the_compiler(tmp_path: Path) -> None:
 
 
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
     assert find_compiler({"PATH": str(tmp_path)}) is None
 
 
@@ -269,9 +269,7 @@ def test_targets() -> None:
         this_target({"RNNFARM_CPU_TARGET": "avx3"})
 
 
-@pytest.mark.skipif(
-    compiler.importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed"
-)
+@pytest.mark.skipif(compiler.find_spec("ziglang") is None, reason="ziglang is not installed")
 def test_ziglang(tmp_path: Path) -> None:
     zig = compiler.Compiler((sys.executable, "-m", "ziglang", "cc"), "zig")
     for name in ("avx2", "plain"):

@@ -187,7 +187,7 @@ def test_without_a_compiler(
 ) -> None:
     monkeypatch.setenv("PATH", str(fresh))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
     choice = KernelChoice({"cpu": CPUKernel(), "numpy": NumPyKernel()})
     with caplog.at_level(logging.WARNING, "rnnfarm"):
         assert choice.build(make_plan(cells.LSTM(), 3, 5))[0] == "numpy"
