@@ -17,7 +17,7 @@ from rnnfarm.kernels.case import Case
 
 #: Random cells in each of the ten parts of a test; every program is compiled, so that all of them
 #: take minutes: RNNFARM_THOROUGH=1 tries as many as the kernels were released with.
-RANDOM_CELLS = times(usual=4, thorough=10)
+RANDOM_CELLS = times(usual=3, thorough=10)
 
 ODD = (1, 2, 3, 5, 17, 31, 33, 100)
 CELLS: dict[str, Cell] = {

@@ -177,7 +177,11 @@ def test_plugins_lists_the_built_in_parts(call: Call) -> None:
         (("evaluate", LONG), 2, "File name too long; correct the path"),
         (("report", LONG), 2, "File name too long; correct the path"),
         (("new-plugin", "my-cells", "--out", LONG), 2, "File name too long; correct the path"),
-        (("new-plugin", "my-cells", "--out", "job.toml/x"), 2, "job.toml/x: Not a directory; corr"),
+        (
+            ("new-plugin", "my-cells", "--out", "job.toml/x"),
+            2,
+            "job.toml/x: cannot be written (Not a directory); name a folder elsewhere with --out",
+        ),
         (("data", "build", "\x1b[31m", "out"), 3, r"there is no reader '\x1b[31m'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -24,6 +24,7 @@ from cluster_tools import (
 )
 from ray.cluster_utils import Cluster
 from test_loop import gaps_job, write_gaps
+from thorough import times
 from threadpoolctl import threadpool_info
 from training_tools import REGISTRY, make_job, write_values
 
@@ -53,7 +54,7 @@ def cluster(modules: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.parametrize("mode", ["streams", "examples", "values"])
+@pytest.mark.parametrize("mode", ["streams", "examples", "values"][: times(usual=1, thorough=3)])
 def test_workers_give_the_bits_of_one_process(
     cluster: Cluster, data: Path, tmp_path: Path, mode: str
 ) -> None:

@@ -65,7 +65,7 @@ def run(
     nothing_left()
 
 
-@pytest.mark.parametrize("seed", range(times(usual=4, thorough=20)))
+@pytest.mark.parametrize("seed", range(times(usual=3, thorough=20)))
 def test_a_worker_is_killed(run: Run, undisturbed: str, seed: int) -> None:
     draw = random.Random(seed)
     workers = draw.choice([1, 2, 3, 4])

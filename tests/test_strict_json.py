@@ -26,6 +26,7 @@ ALLOWED = {
     "settings.py": "settings on their way to pydantic, which itself refuses NaN",
     "training/loop.py": "only whether a part's state can be written as it is",
     "setting_help.py": "a default on a help page, of settings that are finite",
+    "equations/fingerprint.py": "what is hashed, where NaN and infinity must differ, not be null",
     "testing/tools.py": "whether settings come back from JSON",
     "testing/schedules.py": "whether a state comes back from JSON",
 }

@@ -868,7 +868,9 @@ def test_losses_are_said_while_a_run_goes_on(
     with caplog.at_level(logging.WARNING):
         run_of(token_job(tokens, steps=3), tmp_path / "run", progress=progress)
     said = stream.getvalue().splitlines()
-    assert re.search(r"parameters; kernels layer1: (cpu|numpy); run", said[0])
+    assert re.search(
+        r"parameters; kernels layer1: (cpu|numpy), .*optimizer: (cpu|numpy); run", said[0]
+    )
     assert [line.split()[1] for line in said if line.startswith("step ")][:3] == [
         "1/3", "2/3", "3/3",
     ]  # fmt: skip

@@ -58,11 +58,9 @@ def test_cells(name: str, precision: str) -> None:
 #: Rows and widths at which persistent kernels are compiled: those of ``benchmarks/gpu.py``.
 SHAPES = ((16, 768), (64, 512), (256, 1024), (32, 256))
 OF_UNITS = ("lstm", "gru", "elman", "mgu_gate_after", "lstm_peephole", "indrnn")
-#: A compile takes many seconds: usually the LSTM and the GRU alone, once for each architecture.
+#: A compile takes many seconds: usually of the GRU alone.
 PERSISTENT = (
-    [(name, arch) for name in OF_UNITS for arch in ARCHES]
-    if THOROUGH
-    else [("lstm", "sm_90"), ("gru", "sm_80")]
+    [(name, arch) for name in OF_UNITS for arch in ARCHES] if THOROUGH else [("gru", "sm_80")]
 )
 
 
