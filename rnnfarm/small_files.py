@@ -10,6 +10,8 @@ import json
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -81,29 +83,30 @@ def read_toml(path: Path, most: int = MOST_JOB) -> dict[str, Any]:
 
 def parse_json(text: bytes) -> Any:
     """Return the value of a JSON text; UnreadableError where it is none, strictly."""
-    try:
+    with _explained():
         value = json.loads(text.decode("utf-8"), parse_constant=_refuse)
         if b"\\ud" in text or b"\\uD" in text:  # half a character, which nothing can write again
             to_json(value, ensure_ascii=False).encode()
+    return value
+
+
+def parse_toml(text: bytes) -> dict[str, Any]:
+    """Return the tables of a TOML text; UnreadableError where it is none."""
+    with _explained():
+        return tomllib.loads(text.decode("utf-8-sig"))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What is wrong with a text, as an UnreadableError."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise UnreadableError(f"is no UTF-8 text (byte {error.start})") from None
     except UnicodeEncodeError:
         raise UnreadableError("holds half a character (a lone surrogate)") from None
     except json.JSONDecodeError as error:
         raise UnreadableError(f"is not readable as JSON ({error})") from None
-    except RecursionError:
-        raise UnreadableError("is nested too deeply") from None
-    except ValueError as error:
-        raise UnreadableError(_number(error)) from None
-    return value
-
-
-def parse_toml(text: bytes) -> dict[str, Any]:
-    """Return the tables of a TOML text; UnreadableError where it is none."""
-    try:
-        return tomllib.loads(text.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UnreadableError(f"is no UTF-8 text (byte {error.start})") from None
     except tomllib.TOMLDecodeError as error:
         raise UnreadableError(f"is no valid TOML: {error}") from None
     except RecursionError:

@@ -62,18 +62,17 @@ def ray_session(
         "configure_logging": False,
     }
     if address is not None:
-        with _explained(address), _starting(log_file):
+        with _explained(address), _apart(log_file):
             ray.init(address=address, **common)
         try:
             with notices_to(log_file):
                 yield _not_ours
         finally:
-            with _starting(log_file):  # what Ray has not yet printed comes now
-                ray.shutdown()
+            _shut_down(log_file)
         return
     with _own_folder() as folder, private_settings(folder):
         try:
-            with _started_here(log_file), _starting(log_file):
+            with _started_here(log_file), _apart(log_file):
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -85,8 +84,15 @@ def ray_session(
             with notices_to(log_file):
                 yield _ended
         finally:
-            with _starting(log_file):  # what Ray has not yet printed comes now
-                ray.shutdown()
+            _shut_down(log_file)
+
+
+def _shut_down(log_file: Path) -> None:
+    """Leave Ray; what it prints at its end goes to the file too."""
+    import ray
+
+    with _apart(log_file):
+        ray.shutdown()
 
 
 def _not_ours() -> str:
@@ -142,8 +148,8 @@ class _NotRays:
 
 
 @contextmanager
-def _starting(log_file: Path) -> Iterator[None]:
-    """Keep Ray, while it starts, from what is not its own.
+def _apart(log_file: Path) -> Iterator[None]:
+    """Keep Ray, while it starts or ends, from what is not its own.
 
     What it prints goes to the file too, and the handlers that it sets for signals, which end the
     process without a checkpoint, are taken back.

@@ -45,6 +45,11 @@ PULSE = 10.0
 LOOK = 1.0
 #: What Ray raises where a worker is not there any more; the second is its watch over memory.
 DIED = (RayActorError, OutOfMemoryError)
+#: Why equations may differ where all nodes have the same plugins.
+EQUATIONS = (
+    "equations that differ from process to process depend on more than their arguments and "
+    "settings: random numbers, the time, the order of a set"
+)
 
 
 @dataclass(eq=False)
@@ -58,13 +63,6 @@ class Slot:
     home: Home | None = None
     failures: int = 0
     retry: float = 0.0  # when it may be filled again
-
-
-#: Why equations may differ where all nodes have the same plugins.
-EQUATIONS = (
-    "equations that differ from process to process depend on more than their arguments and "
-    "settings: random numbers, the time, the order of a set"
-)
 
 
 class GroupBroken(Exception):  # noqa: N818  (the engine mends it)
